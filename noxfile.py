@@ -19,24 +19,24 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-BIN = "Scripts" if os.name == "nt" else "bin"
+BIN = 'Scripts' if os.name == 'nt' else 'bin'
 
 if sys.version_info < (3, 11):
-    sys.exit("noxfile.py: got Python %d.%d; expected 3.11 or newer." % sys.version_info[:2])
+    sys.exit(f'noxfile.py: got Python {sys.version.split()[0]}; expected 3.11 or newer.')
 
 
 def run_in_own_environment() -> int | str:
     """Install nox into `.venv` and run this file there."""
-    home = ROOT / ".venv"
-    python = home / BIN / "python"
+    home = ROOT / '.venv'
+    python = home / BIN / 'python'
     if not python.exists():
-        venv.create(home, clear=True, symlinks=os.name != "nt")
-    if subprocess.run([python, "-c", "import nox"], stderr=subprocess.DEVNULL).returncode:
-        print(f"noxfile.py: installing nox into {home}", flush=True)
-        quiet = ["-q", "--disable-pip-version-check"]
-        if subprocess.run([python, "-m", "ensurepip"], stdout=subprocess.DEVNULL).returncode:
-            return "noxfile.py: this Python has no ensurepip; install python3-venv, or nox itself."
-        subprocess.run([python, "-m", "pip", "install", *quiet, "nox[uv]>=2025.5"], check=True)
+        venv.create(home, clear=True, symlinks=os.name != 'nt')
+    if subprocess.run([python, '-c', 'import nox'], stderr=subprocess.DEVNULL).returncode:
+        print(f'noxfile.py: installing nox into {home}', flush=True)
+        quiet = ['-q', '--disable-pip-version-check']
+        if subprocess.run([python, '-m', 'ensurepip'], stdout=subprocess.DEVNULL).returncode:
+            return 'noxfile.py: this Python has no ensurepip; install python3-venv, or nox itself.'
+        subprocess.run([python, '-m', 'pip', 'install', *quiet, 'nox[uv]>=2025.5'], check=True)
     return subprocess.run([python, __file__, *sys.argv[1:]]).returncode
 
 
@@ -45,46 +45,46 @@ try:
 except ModuleNotFoundError:
     sys.exit(run_in_own_environment())
 
-nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.reuse_venv = "yes"
-nox.options.download_python = "never"
-nox.options.sessions = ["tests", "docs"]
+nox.options.default_venv_backend = 'uv|virtualenv'
+nox.options.reuse_venv = 'yes'
+nox.options.download_python = 'never'
+nox.options.sessions = ['tests', 'docs']
 
-PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
-PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
-CONSTRAINTS = ROOT / "constraints.txt"
+PACKAGES = sorted(path.parent for path in ROOT.glob('packages/*/pyproject.toml'))
+PLUGINS = sorted(path.parent for path in ROOT.glob('plugins/*/pyproject.toml'))
+CONSTRAINTS = ROOT / 'constraints.txt'
 ENV = {
     # Bytecode off would make every start of jax three times slower.
-    "PYTHONDONTWRITEBYTECODE": "",
-    "JAX_PLATFORMS": "cpu",
-    "NO_MKDOCS_2_WARNING": "1",
+    'PYTHONDONTWRITEBYTECODE': '',
+    'JAX_PLATFORMS': 'cpu',
+    'NO_MKDOCS_2_WARNING': '1',
 }
 
 
 def project_name(path: Path) -> str:
     """Read the name of the distribution in a folder."""
-    return nox.project.load_toml(path / "pyproject.toml")["project"]["name"]
+    return nox.project.load_toml(path / 'pyproject.toml')['project']['name']
 
 
 def requirements(group: str) -> tuple[str, ...]:
     """Read one group of requirements."""
-    return nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), group)
+    return nox.project.dependency_groups(nox.project.load_toml(ROOT / 'pyproject.toml'), group)
 
 
 def install(session: nox.Session, group: str) -> None:
     """Install all packages and plugins, editable, and one group of requirements."""
-    editable = [arg for path in [*PACKAGES, *PLUGINS] for arg in ("-e", str(path))]
-    session.install("-c", str(CONSTRAINTS), *editable, *requirements(group), env=ENV)
+    editable = [arg for path in [*PACKAGES, *PLUGINS] for arg in ('-e', str(path))]
+    session.install('-c', str(CONSTRAINTS), *editable, *requirements(group), env=ENV)
 
 
 def newest_python() -> str | None:
     """Find the newest installed Python that gets the newest stack."""
-    pyenv = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
+    pyenv = os.environ.get('PYENV_ROOT', os.path.expanduser('~/.pyenv'))
     for minor in (14, 13, 12):
-        name = f"python3.{minor}"
-        for path in (shutil.which(name), *glob.glob(f"{pyenv}/versions/3.{minor}.*/bin/python")):
+        name = f'python3.{minor}'
+        for path in (shutil.which(name), *glob.glob(f'{pyenv}/versions/3.{minor}.*/bin/python')):
             # pyenv's shims stand on PATH for versions that are not active, and fail.
-            if path and not subprocess.run([path, "-c", ""], capture_output=True).returncode:
+            if path and not subprocess.run([path, '-c', ''], capture_output=True).returncode:
                 return path
     return None
 
@@ -94,9 +94,9 @@ NEWEST = newest_python()
 
 def run_tests(session: nox.Session) -> None:
     """Run pytest over everything, or over what is named after `--`."""
-    install(session, "tests")
-    session.run("python", "-c", "import sys, jax; print(sys.version, '| jax', jax.__version__)")
-    session.run("pytest", *(session.posargs or ["-n", "auto", "--maxprocesses", "8"]), env=ENV)
+    install(session, 'tests')
+    session.run('python', '-c', "import sys, jax; print(sys.version, '| jax', jax.__version__)")
+    session.run('pytest', *(session.posargs or ['-n', 'auto', '--maxprocesses', '8']), env=ENV)
 
 
 @nox.session
@@ -105,101 +105,105 @@ def tests(session: nox.Session) -> None:
     run_tests(session)
 
 
-@nox.session(python=NEWEST, venv_backend=None if NEWEST else "none")
+@nox.session(python=NEWEST, venv_backend=None if NEWEST else 'none')
 def compat(session: nox.Session) -> None:
     """Run the same tests on the newest stack, if a Python for it is installed."""
     if NEWEST is None:
-        session.skip("no Python 3.12 or newer found: the newest stack was NOT tested")
+        session.skip('no Python 3.12 or newer found: the newest stack was NOT tested')
     run_tests(session)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`; any warning is an error."""
-    install(session, "docs")
-    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env=ENV)
+    install(session, 'docs')
+    session.run('mkdocs', *(session.posargs or ['build', '--strict']), env=ENV)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, import contracts and types."""
-    install(session, "lint")
-    session.run("ruff", "check", env=ENV)
-    session.run("ruff", "format", "--check", env=ENV)
-    session.run("lint-imports", env=ENV)
-    session.run("pyright", env=ENV)
+    install(session, 'lint')
+    session.run('ruff', 'check', env=ENV)
+    session.run('ruff', 'format', '--check', env=ENV)
+    session.run('lint-imports', env=ENV)
+    session.run('pyright', env=ENV)
 
 
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build everything and install it the way a user does, with pip."""
-    session.install("-c", str(CONSTRAINTS), *requirements("wheels"))
+    session.install('-c', str(CONSTRAINTS), *requirements('wheels'))
     tmp = Path(session.create_tmp()).resolve()
-    house, user = tmp / "wheelhouse", tmp / "user"
+    house, user = tmp / 'wheelhouse', tmp / 'user'
     shutil.rmtree(house, ignore_errors=True)
     for path in [*PACKAGES, *PLUGINS]:
-        session.run("python", "-m", "build", "--no-isolation", "-o", str(house), str(path))
-    session.run("python", "-m", "venv", "--clear", str(user))
+        session.run('python', '-m', 'build', '--no-isolation', '-o', str(house), str(path))
+    session.run('python', '-m', 'venv', '--clear', str(user))
 
     def run(program: str, *args: str) -> str:
         return session.run(str(user / BIN / program), *args, silent=True, external=True, env=ENV)
 
     def pip_install(name: str) -> None:
-        report = tmp / "report.json"
-        options = ["--find-links", str(house), "-c", str(CONSTRAINTS), "--report", str(report)]
-        run("python", "-m", "pip", "install", "-q", *options, name)
-        for item in json.loads(report.read_text())["install"]:
-            url = item["download_info"]["url"]
-            if item["metadata"]["name"] in built and not url.startswith(house.as_uri()):
-                session.error(f"{item['metadata']['name']} came from {url}, not from the wheelhouse")
+        report = tmp / 'report.json'
+        options = ['--find-links', str(house), '-c', str(CONSTRAINTS), '--report', str(report)]
+        run('python', '-m', 'pip', 'install', '-q', *options, name)
+        for item in json.loads(report.read_text())['install']:
+            url = item['download_info']['url']
+            if item['metadata']['name'] in built and not url.startswith(house.as_uri()):
+                session.error(
+                    f'{item["metadata"]["name"]} came from {url}, not from the wheelhouse'
+                )
 
-    def check_listed(*words: str) -> None:
-        listed = run("etrace", "list")
-        if missing := [word for word in words if word not in listed]:
-            session.error(f"`etrace list` does not name {', '.join(missing)}:\n{listed}")
+    def check_listed(key: str, *expected: str) -> None:
+        listing = run('etrace', 'list', '--json')
+        learners, problems = json.loads(listing)['learners'], json.loads(listing)['problems']
+        missing = set(expected) - {learner[key] for learner in learners}
+        if missing or problems:
+            session.error(f'`etrace list` misses {missing}, or reports problems:\n{listing}')
 
     built = {project_name(path) for path in [*PACKAGES, *PLUGINS]}
-    pip_install("etrace-algorithms")
-    run("python", "-c", "from importlib.util import find_spec as f; assert f('etrace_nn') is None")
-    check_listed("d_rtrl", "pp_prop", "param_dim", "immediate")
-    pip_install("etrace-nn")
-    run("python", "-c", "import etrace_nn")
+    pip_install('etrace-algorithms')
+    run('python', '-c', "from importlib.util import find_spec as f; assert f('etrace_nn') is None")
+    check_listed('name', 'd_rtrl', 'pp_prop', 'param_dim', 'immediate')
+    pip_install('etrace-nn')
+    run('python', '-c', 'import etrace_nn')
     for plugin in map(project_name, PLUGINS):
         pip_install(plugin)
-        check_listed(plugin)
-    run("python", "-m", "pip", "check")
-    session.log(f"installed from the wheelhouse and found: {', '.join(sorted(built))}")
+        check_listed('distribution', plugin)
+    run('python', '-m', 'pip', 'check')
+    session.log(f'installed from the wheelhouse and found: {", ".join(sorted(built))}')
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Train a network online on handwritten digits and say what it cost."""
-    install(session, "demo")
-    session.run("python", "examples/digits.py", *session.posargs, env=ENV)
+    install(session, 'demo')
+    session.run('python', 'examples/digits.py', *session.posargs, env=ENV)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run every script in `benchmarks/`, or those named after `--`."""
-    scripts = session.posargs or sorted(glob.glob("benchmarks/[!_]*.py"))
+    scripts = session.posargs or sorted(glob.glob('benchmarks/[!_]*.py'))
     if not scripts:
-        session.skip("no scripts in benchmarks/")
-    install(session, "bench")
+        session.skip('no scripts in benchmarks/')
+    install(session, 'bench')
     for script in scripts:
-        session.run("python", script, env=ENV)
+        session.run('python', script, env=ENV)
 
 
-@nox.session(venv_backend="none")
+@nox.session(venv_backend='none')
 def bump(session: nox.Session) -> None:
     """Write one version into every package and plugin: `-s bump -- 0.2.0`."""
     match session.posargs:
-        case [version] if found := re.fullmatch(r"(\d+)\.(\d+)\.\d+", version):
+        case [version] if found := re.fullmatch(r'(\d+)\.(\d+)\.\d+', version):
             major, minor = map(int, found.groups())
         case _:
-            session.error(f"got {session.posargs}; expected one version such as 0.2.0")
-    pin = f">={version},<{f'0.{minor + 1}' if major == 0 else major + 1}"
+            session.error(f'got {session.posargs}; expected one version such as 0.2.0')
+    pin = f'>={version},<{f"0.{minor + 1}" if major == 0 else major + 1}'
     for path in [*PACKAGES, *PLUGINS]:
-        file = path / "pyproject.toml"
+        file = path / 'pyproject.toml'
         text = re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', file.read_text())
         for name in map(project_name, PACKAGES):
             text = re.sub(rf'"{name}[><=][^"]*"', f'"{name}{pin}"', text)
@@ -209,17 +213,17 @@ def bump(session: nox.Session) -> None:
 @nox.session
 def constraints(session: nox.Session) -> None:
     """Resolve every requirement anew into `constraints.txt`, for all Pythons at once."""
-    session.install("uv")
-    groups = nox.project.load_toml("pyproject.toml")["dependency-groups"]
+    session.install('uv')
+    groups = nox.project.load_toml('pyproject.toml')['dependency-groups']
     session.run(
-        *("uv", "pip", "compile", "--upgrade", "--universal", "--python-version", "3.11"),
-        *("--no-header", "--no-annotate", "--quiet", "--output-file", str(CONSTRAINTS)),
-        *(arg for path in PACKAGES for arg in ("--no-emit-package", project_name(path))),
-        *(arg for group in groups for arg in ("--group", group)),
-        *(str(path / "pyproject.toml") for path in [*PACKAGES, *PLUGINS]),
+        *('uv', 'pip', 'compile', '--upgrade', '--universal', '--python-version', '3.11'),
+        *('--no-header', '--no-annotate', '--quiet', '--output-file', str(CONSTRAINTS)),
+        *(arg for path in PACKAGES for arg in ('--no-emit-package', project_name(path))),
+        *(arg for group in groups for arg in ('--group', group)),
+        *(str(path / 'pyproject.toml') for path in [*PACKAGES, *PLUGINS]),
     )
 
 
-if __name__ == "__main__":
+if __name__ == '__main__':
     os.chdir(ROOT)
     nox.main()

@@ -14,16 +14,16 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def copy(tmp_path):
     """Make a copy of the three packages that a test may spoil."""
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for source in ROOT.glob("packages/*/src/*"):
+    shutil.copy(ROOT / 'pyproject.toml', tmp_path)
+    for source in ROOT.glob('packages/*/src/*'):
         shutil.copytree(source, tmp_path / source.name)
     return tmp_path
 
 
 def lint_imports(folder):
     """Run import-linter on the packages in a folder."""
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
-    env = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "200"}
+    command = [Path(sys.executable).with_name('lint-imports'), '--no-cache']
+    env = os.environ | {'PYTHONPATH': str(folder), 'COLUMNS': '200'}
     run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     return run.returncode, run.stdout + run.stderr
 
@@ -31,25 +31,25 @@ def lint_imports(folder):
 def test_the_repository_keeps_its_contracts(copy):
     code, output = lint_imports(copy)
     assert code == 0, output
-    assert "0 broken" in output
+    assert '0 broken' in output
 
 
 @pytest.mark.parametrize(
-    ("module", "line", "contract"),
+    ('module', 'line', 'contract'),
     [
-        ("etrace_compiler/errors.py", "import etrace_algorithms", "Packages"),
-        ("etrace_compiler/graph.py", "def f():\n    import etrace_nn", "Packages"),
-        ("etrace_algorithms/rule.py", "import etrace_nn", "Packages"),
-        ("etrace_nn/linear.py", "import etrace_algorithms", "Packages"),
-        ("etrace_algorithms/rule.py", "import pluggy", "pluggy"),
-        ("etrace_compiler/graph.py", "import etrace_compiler.executor", "Compiler"),
-        ("etrace_algorithms/rule.py", "import etrace_algorithms.learner", "Algorithms"),
+        ('etrace_compiler/errors.py', 'import etrace_algorithms', 'Packages'),
+        ('etrace_compiler/graph.py', 'def f():\n    import etrace_nn', 'Packages'),
+        ('etrace_algorithms/rule.py', 'import etrace_nn', 'Packages'),
+        ('etrace_nn/linear.py', 'import etrace_algorithms', 'Packages'),
+        ('etrace_algorithms/rule.py', 'import pluggy', 'pluggy'),
+        ('etrace_compiler/graph.py', 'import etrace_compiler.executor', 'Compiler'),
+        ('etrace_algorithms/rule.py', 'import etrace_algorithms.learner', 'Algorithms'),
     ],
 )
 def test_a_planted_import_is_found(copy, module, line, contract):
-    with (copy / module).open("a") as file:
-        file.write(f"\n\n{line}\n")
+    with (copy / module).open('a') as file:
+        file.write(f'\n\n{line}\n')
     code, output = lint_imports(copy)
     assert code == 1, output
-    broken = [row for row in output.splitlines() if row.endswith("BROKEN")]
+    broken = [row for row in output.splitlines() if row.endswith('BROKEN')]
     assert any(contract in row for row in broken), output
