@@ -50,5 +50,5 @@ def on_files(files, config):
     nav = {title: pages_of(files, folder) for title, folder in KINDS.items()}
     packages = sorted(path.parent for path in root.glob('packages/*/src/*/__init__.py'))
     nav['Reference'] += [api_pages(files, config, package) for package in packages]
-    config.nav = ['index.md', *({title: pages} for title, pages in nav.items() if pages)]
+    config.nav = [{'Home': 'index.md'}, *({title: pages} for title, pages in nav.items() if pages)]
     return files

@@ -23,7 +23,7 @@ def copy(tmp_path):
 def lint_imports(folder):
     """Run import-linter on the packages in a folder."""
     command = [Path(sys.executable).with_name('lint-imports'), '--no-cache']
-    env = os.environ | {'PYTHONPATH': str(folder), 'COLUMNS': '200'}
+    env = os.environ | {'PYTHONPATH': str(folder)}
     run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     return run.returncode, run.stdout + run.stderr
 
@@ -52,4 +52,4 @@ def test_a_planted_import_is_found(copy, module, line, contract):
     code, output = lint_imports(copy)
     assert code == 1, output
     broken = [row for row in output.splitlines() if row.endswith('BROKEN')]
-    assert any(contract in row for row in broken), output
+    assert any(row.startswith(contract) for row in broken), output
