@@ -1,0 +1,95 @@
+"""Find which hidden states every parameter of a one-step model drives."""
+
+from importlib.metadata import PackageNotFoundError as _NotInstalled
+from importlib.metadata import version as _version
+
+from etrace_compiler._compile import (
+    add_hidden_perturbation_from_minfo,
+    add_hidden_perturbation_in_module,
+    compile_etrace_graph,
+    find_hidden_groups_from_minfo,
+    find_hidden_groups_from_module,
+    find_hidden_param_op_relations_from_minfo,
+    find_hidden_param_op_relations_from_module,
+)
+from etrace_compiler.canonical import ControlFlowPolicy
+from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, DiagnosticLevel
+from etrace_compiler.errors import CompilationError, NotSupportedError
+from etrace_compiler.evaluate import StepEvaluator, effective_weights, run_step
+from etrace_compiler.executor import ETraceGraphExecutor, ETraceVjpGraphExecutor
+from etrace_compiler.graph import (
+    CutEdge,
+    ETraceGraph,
+    HiddenGroup,
+    HiddenParamOpRelation,
+    HiddenPerturbation,
+)
+from etrace_compiler.input_data import (
+    MultiStepData,
+    SingleStepData,
+    get_single_step_data,
+    split_input_data,
+)
+from etrace_compiler.linearise import Linearisation, Lineariser, gather_positions
+from etrace_compiler.ops import (
+    Operator,
+    check_operator,
+    element_wise,
+    matmul,
+    operator_named,
+    operators,
+    register_primitive,
+)
+from etrace_compiler.report import CompilationReport, describe_graph
+from etrace_compiler.staging import ModuleInfo, StateSpec, extract_module_info, path_key
+
+try:
+    __version__ = _version('etrace-compiler')
+except _NotInstalled:  # a source tree that was put on the path
+    __version__ = '0.0.0'
+
+__all__ = [
+    'CompilationError',
+    'CompilationRecord',
+    'CompilationReport',
+    'ControlFlowPolicy',
+    'CutEdge',
+    'DiagnosticKind',
+    'DiagnosticLevel',
+    'ETraceGraph',
+    'ETraceGraphExecutor',
+    'ETraceVjpGraphExecutor',
+    'HiddenGroup',
+    'HiddenParamOpRelation',
+    'HiddenPerturbation',
+    'Linearisation',
+    'Lineariser',
+    'ModuleInfo',
+    'MultiStepData',
+    'NotSupportedError',
+    'Operator',
+    'SingleStepData',
+    'StateSpec',
+    'StepEvaluator',
+    'add_hidden_perturbation_from_minfo',
+    'add_hidden_perturbation_in_module',
+    'check_operator',
+    'compile_etrace_graph',
+    'describe_graph',
+    'effective_weights',
+    'element_wise',
+    'extract_module_info',
+    'find_hidden_groups_from_minfo',
+    'find_hidden_groups_from_module',
+    'find_hidden_param_op_relations_from_minfo',
+    'find_hidden_param_op_relations_from_module',
+    'gather_positions',
+    'get_single_step_data',
+    'matmul',
+    'operator_named',
+    'operators',
+    'path_key',
+    'register_primitive',
+    'run_step',
+    'split_input_data',
+]

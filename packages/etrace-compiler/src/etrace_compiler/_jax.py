@@ -1,0 +1,158 @@
+"""The only door to parts of JAX that are not in the `jax` and `jax.numpy` namespaces.
+
+Each function is one seam where supported versions differ, chosen by capability and
+never by version number. A new JAX release should break this file and nothing else.
+"""
+
+import os
+import sysconfig
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import Literal, Primitive
+from jax.interpreters import ad, batching, mlir
+
+__all__ = [
+    'LIBRARIES',
+    'Literal',
+    'SourceLine',
+    'bind_equation',
+    'bodies',
+    'custom_rule_jaxpr',
+    'inlinable_jaxpr',
+    'new_primitive',
+    'open_jaxpr',
+    'register_batching',
+    'source_line',
+]
+
+#: Call-like primitives whose body is spliced into the caller: parameter that holds it.
+_INLINED = {
+    'jit': 'jaxpr',
+    'pjit': 'jaxpr',
+    'closed_call': 'call_jaxpr',
+    'core_call': 'call_jaxpr',
+    'remat2': 'jaxpr',
+    'checkpoint': 'jaxpr',
+}
+
+#: Call-like primitives that carry a derivative rule of their own.
+_CUSTOM_RULE = {
+    'custom_jvp_call': 'call_jaxpr',
+    'custom_vjp_call': 'call_jaxpr',
+    'custom_vjp_call_jaxpr': 'fun_jaxpr',
+}
+
+#: Folders of installed packages and of the standard library.
+LIBRARIES = tuple({sysconfig.get_paths()[key] + os.sep for key in ('purelib', 'platlib', 'stdlib')})
+
+
+class SourceLine(NamedTuple):
+    """The place in the user's program that an equation came from."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f'{self.file}:{self.line} ({self.function})'
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, tuple]:
+    """Split a jaxpr, closed or open, into an open jaxpr and its constants."""
+    consts = tuple(getattr(jaxpr, 'consts', ()) or ())
+    return getattr(jaxpr, 'jaxpr', jaxpr), consts
+
+
+def inlinable_jaxpr(eqn: Any) -> Any | None:
+    """Return the body of an equation that may be spliced into its caller."""
+    key = _INLINED.get(eqn.primitive.name)
+    return None if key is None else eqn.params.get(key)
+
+
+def custom_rule_jaxpr(eqn: Any) -> Any | None:
+    """Return the body of an equation with its own derivative rule (`custom_jvp`, `custom_vjp`)."""
+    key = _CUSTOM_RULE.get(eqn.primitive.name)
+    return None if key is None else eqn.params.get(key)
+
+
+def bodies(eqn: Any) -> list[Any]:
+    """Return every jaxpr among the parameters of an equation, opened."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            inner = getattr(item, 'jaxpr', item)
+            if hasattr(inner, 'eqns'):
+                found.append(inner)
+    return found
+
+
+def bind_equation(primitive: Any, params: dict, args: Sequence) -> list:
+    """Evaluate one equation on values, keeping its custom derivative rules."""
+    bind_params = getattr(primitive, 'get_bind_params', lambda p: p)(params)
+    out = primitive.bind(*args, **bind_params)
+    return list(out) if primitive.multiple_results else [out]
+
+
+def source_line(eqn: Any, skip: tuple[str, ...] = ()) -> SourceLine | None:
+    """Find the innermost frame of the user's own code that made an equation.
+
+    Args:
+        eqn: A jaxpr equation.
+        skip: Path prefixes that do not count as the user's code, besides the
+            installed libraries and the standard library.
+    """
+    traceback = eqn.source_info.traceback
+    if traceback is None:
+        return None
+    outside = LIBRARIES + skip
+    for frame in traceback.frames:
+        name = frame.file_name
+        if not name.startswith('<') and not name.startswith(outside):
+            return SourceLine(name, frame.line_num, frame.function_name)
+    return None
+
+
+def new_primitive(name: str, forward: Callable) -> Any:
+    """Make a primitive that behaves like `forward` under jit, grad and abstract evaluation.
+
+    The derivative is that of `forward`: tangents leave the primitive as ordinary operations,
+    so that no transposition rule is needed. A vmap rule is added with `register_batching`.
+    """
+    primitive = Primitive(name)
+
+    def abstract(*avals: Any, **params: Any) -> Any:
+        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        out = jax.eval_shape(partial(forward, **params), *structs)
+        return jax.core.ShapedArray(out.shape, out.dtype)
+
+    def jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple:
+        out = primitive.bind(*primals, **params)
+        active = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+        if not active:
+            return out, ad.Zero(jax.typeof(out).to_tangent_aval())
+
+        def of_active(*values: Any) -> Any:
+            args = list(primals)
+            for i, value in zip(active, values, strict=True):
+                args[i] = value
+            return forward(*args, **params)
+
+        _, tangent = jax.jvp(
+            of_active, [primals[i] for i in active], [tangents[i] for i in active]
+        )
+        return out, tangent
+
+    primitive.def_impl(forward)
+    primitive.def_abstract_eval(abstract)
+    ad.primitive_jvps[primitive] = jvp
+    mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
+    return primitive
+
+
+def register_batching(primitive: Any, rule: Callable) -> None:
+    """Attach a vmap rule `(args, axes, **params) -> (out, axis)`; an axis of `None` is unbatched."""
+
+    batching.primitive_batchers[primitive] = rule

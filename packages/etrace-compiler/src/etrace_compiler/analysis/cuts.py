@@ -1,0 +1,150 @@
+"""Which operands of which equations a diagonal trace cannot follow.
+
+An operand is *cut* when it alone leads to several positions (a matmul, a mean), or when it
+leads from one position to another (a roll). What is left maps every position to itself, so
+an all-ones cotangent gives the diagonal exactly.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from etrace_compiler.labels import CLASH, NONE, SEVERAL, backward_labels, forward_labels, merge
+from etrace_compiler.program import Program, Var
+
+__all__ = ['Cuts', 'find_cuts', 'followed_anywhere', 'identity_labels']
+
+Edge = tuple[int, int]
+LabelMap = dict[Var, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """The result of the analysis for one set of sources and targets.
+
+    Attributes:
+        edges: The cut operands, as (equation, operand).
+        origin: Per variable, the position each element came from through what is left.
+        destination: Per variable, the position each element will reach through what is left.
+    """
+
+    edges: frozenset[Edge]
+    origin: LabelMap
+    destination: LabelMap
+
+
+def find_cuts(
+    program: Program,
+    sources: Mapping[Var, np.ndarray],
+    targets: Mapping[Var, np.ndarray],
+    *,
+    avoid: Collection[Edge] = (),
+) -> Cuts:
+    """Cut operands until every element that carries a source leads to one position, its own.
+
+    Args:
+        program: The flat program.
+        sources: Labels of the variables that are followed. A label of "several" follows an
+            element that may reach any one position.
+        targets: Labels of the variables to be reached.
+        avoid: Operands to give up first where two readers of a variable disagree.
+
+    Returns:
+        The cut operands and the labels that remain.
+    """
+    region = _between(program, sources, targets)
+    cut: set[Edge] = set()
+    # every round cuts at least one operand, so that this ends
+    while True:
+        origin = _origins(program, region, sources, cut)
+        found, destination, clashes = _destinations(program, region, targets, origin, cut)
+        if not found and clashes:
+            found = _settle(clashes, avoid)
+        if not found:
+            return Cuts(frozenset(cut), origin, destination)
+        cut |= found
+
+
+def _between(program: Program, sources: Mapping, targets: Mapping) -> list[int]:
+    """Equations on a way from a source to a target, in order."""
+    reached = program.downstream(sources)
+    needed = program.upstream(targets)
+    return [
+        i
+        for i in sorted(needed)
+        if any(v in reached for v in program.equations[i].inputs if isinstance(v, Var))
+    ]
+
+
+def _origins(program: Program, region: list[int], sources: Mapping, cut: set[Edge]) -> LabelMap:
+    origin: LabelMap = dict(sources)
+    for i in region:
+        eqn = program.equations[i]
+        labels = [
+            origin.get(v) if isinstance(v, Var) and (i, k) not in cut else None
+            for k, v in enumerate(eqn.inputs)
+        ]
+        for v, a in zip(eqn.outputs, forward_labels(eqn, labels), strict=True):
+            if a is not None and v not in sources:
+                origin[v] = a
+    return origin
+
+
+def _destinations(
+    program: Program, region: list[int], targets: Mapping, origin: LabelMap, cut: set[Edge]
+) -> tuple[set[Edge], LabelMap, list[tuple[Edge | None, np.ndarray]]]:
+    """Push destinations backward; find new cuts, and the readers of the first clash."""
+    destination: LabelMap = dict(targets)
+    ways: dict[Var, list[tuple[Edge | None, np.ndarray]]] = {
+        v: [(None, a)] for v, a in targets.items()
+    }
+    found: set[Edge] = set()
+    clashes: list[tuple[Edge | None, np.ndarray]] = []
+    for i in reversed(region):
+        eqn = program.equations[i]
+        for v in eqn.outputs:
+            if not clashes and v in destination and (destination[v] == CLASH).any():
+                clashes = ways[v][::-1]  # in the order of the program
+        via = backward_labels(eqn, [destination.get(v) for v in eqn.outputs])
+        for k, (v, to) in enumerate(zip(eqn.inputs, via, strict=True)):
+            come = origin.get(v) if isinstance(v, Var) else None
+            if to is None or come is None or (i, k) in cut:
+                continue
+            carried = come != NONE
+            if ((to == SEVERAL) & carried).any() or ((to >= 0) & (come >= 0) & (to != come)).any():
+                found.add((i, k))
+                continue
+            to = np.where(carried, to, NONE)
+            ways.setdefault(v, []).append(((i, k), to))
+            destination[v] = merge(destination.get(v), to, CLASH)
+    if not clashes:  # variables that no equation of the region produces
+        for v, readers in ways.items():
+            if (destination[v] == CLASH).any():
+                clashes = readers[::-1]
+                break
+    return found, destination, clashes
+
+
+def _settle(clashes: list[tuple[Edge | None, np.ndarray]], avoid: Collection[Edge]) -> set[Edge]:
+    """Keep one reader of a variable and all that agree with it; cut the others."""
+    ranked = sorted(clashes, key=lambda way: (way[0] is not None, way[0] in avoid))
+    kept = ranked[0][1]
+    lost = set()
+    for edge, to in ranked[1:]:
+        if ((to != NONE) & (kept != NONE) & (to != kept)).any():
+            lost.add(edge)
+        else:
+            kept = merge(kept, to, CLASH)
+    return lost
+
+
+def identity_labels(shape: tuple[int, ...], stacked: int | None = None) -> np.ndarray:
+    """Label every position with its number; states stacked on a last axis share a position."""
+    labels = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+    return labels if stacked is None else np.repeat(labels[..., None], stacked, axis=-1)
+
+
+def followed_anywhere(shape: tuple[int, ...]) -> np.ndarray:
+    """Label for a variable that is followed wherever it leads."""
+    return np.full(shape, SEVERAL, np.int32)

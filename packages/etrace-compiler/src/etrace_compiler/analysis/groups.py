@@ -1,0 +1,149 @@
+"""Find the hidden groups: states that act on each other position by position."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from etrace_compiler.analysis.cuts import Cuts, find_cuts, identity_labels
+from etrace_compiler.analysis.flow import reached
+from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
+from etrace_compiler.graph import CutEdge, HiddenGroup
+from etrace_compiler.program import Program, Var
+from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
+
+__all__ = ['cut_edges', 'find_hidden_groups', 'state_labels']
+
+
+def find_hidden_groups(
+    info: ModuleInfo,
+) -> tuple[tuple[HiddenGroup, ...], tuple[CompilationRecord, ...]]:
+    """Group the hidden states of a traced step.
+
+    Two states share a group if one reaches the other within the step, from its old or its new
+    value, without mixing positions.
+
+    Returns:
+        The groups, in the order of their first states, and what was decided.
+    """
+    specs = info.by_role('hidden')
+    classes: dict[Any, list[StateSpec]] = defaultdict(list)
+    for spec in specs:
+        is_complex = bool(jnp.issubdtype(spec.leaves[0].dtype, np.complexfloating))
+        classes[spec.varshape, is_complex].append(spec)
+    members = [group for found in classes.values() for group in _connected(info, found)]
+    members.sort(key=lambda group: specs.index(group[0]))
+
+    groups, records = [], []
+    for index, group in enumerate(members):
+        old = tuple(info.old_vars(spec)[0] for spec in group)
+        new = tuple(info.new_atoms(spec)[0] for spec in group)
+        cuts = find_cuts(
+            info.program,
+            state_labels(group, old),
+            state_labels(group, new),
+        )
+        edges = cut_edges(info.program, cuts)
+        paths = tuple(spec.path for spec in group)
+        flows = reached(info.program, old)
+        feeds = tuple(
+            i
+            for i, other in enumerate(members)
+            if i != index and any(info.new_atoms(spec)[0] in flows for spec in other)
+        )
+        groups.append(HiddenGroup(index, paths, tuple(group), old, new, edges, feeds=feeds))
+        records.extend(_records(groups[-1]))
+    return tuple(groups), tuple(records)
+
+
+def state_labels(group: Sequence[StateSpec], atoms: Sequence[Any]) -> dict[Var, np.ndarray]:
+    """Label the variables of a group's states with their positions."""
+    return {
+        v: identity_labels(spec.varshape, spec.num_state if spec.stacked else None)
+        for spec, v in zip(group, atoms, strict=True)
+        if isinstance(v, Var)
+    }
+
+
+def cut_edges(program: Program, cuts: Cuts) -> tuple[CutEdge, ...]:
+    """Describe cut operands, leaving out those that nothing flows through any more."""
+    return tuple(
+        CutEdge(i, k, program.equations[i].name, program.equations[i].source)
+        for i, k in sorted(cuts.edges)
+        if program.equations[i].inputs[k] in cuts.origin
+    )
+
+
+def _connected(info: ModuleInfo, specs: list[StateSpec]) -> list[list[StateSpec]]:
+    """Split states of one shape into those that reach each other position by position."""
+    if len(specs) == 1:
+        return [specs]
+    old = [info.old_vars(spec)[0] for spec in specs]
+    new = [info.new_atoms(spec)[0] for spec in specs]
+    targets = state_labels(specs, new)
+    sources = {**targets, **state_labels(specs, old)}
+    cuts = find_cuts(info.program, sources, targets)
+    reach = _reach(info.program, cuts, old, new)
+
+    leader = list(range(len(specs)))
+
+    def find(i: int) -> int:
+        while leader[i] != i:
+            i = leader[i]
+        return i
+
+    for b, v in enumerate(new):
+        for a in range(len(specs)):
+            if isinstance(v, Var) and reach.get(v, 0) >> a & 1:
+                low, high = sorted((find(a), find(b)))
+                leader[high] = low
+    found: dict[int, list[StateSpec]] = defaultdict(list)
+    for i, spec in enumerate(specs):
+        found[find(i)].append(spec)
+    return list(found.values())
+
+
+def _reach(program: Program, cuts: Cuts, old: Sequence[Var], new: Sequence[Any]) -> dict[Var, int]:
+    """Per variable, the states that reach it through uncut operands, as a bit mask."""
+    own: dict[Var, int] = defaultdict(int)
+    for states in (old, new):
+        for i, v in enumerate(states):
+            if isinstance(v, Var):
+                own[v] |= 1 << i
+    mask: dict[Var, int] = dict(own)
+    for i, eqn in enumerate(program.equations):
+        bits = 0
+        for k, v in enumerate(eqn.inputs):
+            if isinstance(v, Var) and v in cuts.origin and (i, k) not in cuts.edges:
+                bits |= mask.get(v, 0)
+        for v in eqn.outputs:
+            if v in cuts.origin:
+                mask[v] = bits | own.get(v, 0)
+    return mask
+
+
+def _records(group: HiddenGroup) -> list[CompilationRecord]:
+    names = ', '.join(path_key(p) for p in group.hidden_paths)
+    records = []
+    if len(group.hidden_paths) > 1:
+        message = f'{names} act on each other position by position and share group {group.index}'
+        records.append(
+            record(DiagnosticKind.HIDDEN_GROUP_MERGED, message, hidden_paths=group.hidden_paths)
+        )
+    seen = set()
+    for cut in group.hidden_cuts:
+        if (cut.primitive, cut.source) not in seen:
+            seen.add((cut.primitive, cut.source))
+            records.append(
+                record(
+                    DiagnosticKind.RECURRENCE_CUT,
+                    f'`{cut.primitive}` leads {names} to other positions of the same group; '
+                    'the trace does not follow this recurrence',
+                    primitive=cut.primitive,
+                    hidden_paths=group.hidden_paths,
+                    source=cut.source,
+                )
+            )
+    return records

@@ -1,0 +1,38 @@
+"""Evaluate index arithmetic on constants, so that a gather with fixed indices is a permutation."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from etrace_compiler.program import Const, Equation, Program, apply_equation
+
+__all__ = ['fold_constants']
+
+#: Larger constants stay in the program.
+_MAX_SIZE = 1 << 20
+
+
+def fold_constants(program: Program) -> Program:
+    """Replace integer and boolean equations whose operands are constants by their values."""
+    known: dict = {}
+    equations = []
+    for eqn in program.equations:
+        inputs = tuple(known.get(v, v) for v in eqn.inputs)
+        eqn = Equation(eqn.primitive, eqn.params, inputs, eqn.outputs, eqn.source)
+        if _is_index_arithmetic(eqn):
+            with jax.ensure_compile_time_eval():
+                values = apply_equation(eqn, [v.value for v in inputs])
+            known.update(zip(eqn.outputs, map(Const, values), strict=True))
+        else:
+            equations.append(eqn)
+    outputs = tuple(known.get(v, v) for v in program.outputs)
+    return Program(program.inputs, outputs, tuple(equations))
+
+
+def _is_index_arithmetic(eqn: Equation) -> bool:
+    return bool(eqn.inputs) and all(isinstance(v, Const) for v in eqn.inputs) and all(
+        (jnp.issubdtype(v.dtype, jnp.integer) or v.dtype == jnp.bool_)
+        and math.prod(v.shape) <= _MAX_SIZE
+        for v in eqn.outputs
+    )

@@ -1,0 +1,231 @@
+r"""Evaluate one step: values of the model, with the derivatives that online learning needs.
+
+The values are always those of the model. A perturbation $p^g$ of the new states of group `g`
+is seen by every reader except the group's own transition, so that $\partial\ell/\partial p$ is
+the learning signal and no way is counted twice. A perturbation $q^g$ of the old states is seen
+by every reader except the group's own transition and the operands cut for `g`: through it
+comes what acts on the loss beside the new states (a spike computed before the reset).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from etrace_compiler.graph import ETraceGraph, HiddenGroup
+from etrace_compiler.program import Const, Program, Var, apply_equation, read_atom, run
+from etrace_compiler.staging import ModuleInfo
+
+__all__ = ['StepEvaluator', 'effective_weights', 'run_step']
+
+#: One array per state of a group, per group; `None` where a group is not perturbed.
+Perturbation = Sequence[Sequence[Any] | None]
+
+
+class _Version(NamedTuple):
+    """How a variable is read: inside which group's transition, with which groups cut (bits)."""
+
+    home: int
+    cut: int
+
+
+_OUTSIDE = _Version(-1, 0)
+
+
+def run_step(
+    info: ModuleInfo, args: Sequence[Any], states: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], dict[Var, Any]]:
+    """Run one step as it stands, with all of its derivatives.
+
+    Returns:
+        The output, the new states by key, and the value of every variable.
+    """
+    env = run(info.program, info.flatten_inputs(args, states))
+    out, new = info.unflatten_outputs([read_atom(v, env) for v in info.program.outputs])
+    return out, new, env
+
+
+def effective_weights(graph: ETraceGraph, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluate the weight chain of every relation.
+
+    Args:
+        graph: The compiled graph.
+        params: Parameter values by key.
+
+    Returns:
+        The weight of each relation in its block form `(H, I, O)`, by relation key.
+    """
+    info = graph.module_info
+    env: dict[Var, Any] = {}
+    for spec in info.by_role('param'):
+        env.update(zip(info.old_vars(spec), jax.tree.leaves(params[spec.key]), strict=True))
+    needed = {i for r in graph.hidden_param_op_relations for i in r.chain}
+    for i in sorted(needed):
+        eqn = info.program.equations[i]
+        values = apply_equation(eqn, [read_atom(v, env) for v in eqn.inputs])
+        env.update(zip(eqn.outputs, values, strict=True))
+    return {r.key: r.w_block(env[r.weight_var]) for r in graph.hidden_param_op_relations}
+
+
+class StepEvaluator:
+    """One step with perturbed states.
+
+    The plan, which variable is needed in which version, is made once; a variable that no old
+    or new hidden state reaches has one version, and most others have one as well.
+
+    Args:
+        info: The traced step.
+        groups: The hidden groups.
+    """
+
+    def __init__(self, info: ModuleInfo, groups: Sequence[HiddenGroup]):
+        self._info = info
+        self._groups = tuple(groups)
+        program = info.program
+        made = program.producers()
+        self._old = {v: (g.index, i) for g in groups for i, v in enumerate(g.hidden_invars)}
+        self._new = {
+            v: (g.index, i)
+            for g in groups
+            for i, v in reversed(list(enumerate(g.hidden_outvars)))
+            if v in made
+        }
+        self._old_deps = _reaching(program, self._old)
+        self._new_deps = _reaching(program, self._new)
+        self._cuts: dict[tuple[int, int], int] = {}
+        for g in groups:
+            for cut in g.hidden_cuts:
+                self._cuts[cut.edge] = self._cuts.get(cut.edge, 0) | 1 << g.index
+        self._homes = self._output_homes()
+        self._plan, self.bypassed = self._make_plan(made)
+
+    def _output_homes(self) -> list[_Version]:
+        homes = [_OUTSIDE] * len(self._info.program.outputs)
+        start = len(homes) - sum(len(s.leaves) for s in self._info.states)
+        of_path = {p: g.index for g in self._groups for p in g.hidden_paths}
+        for spec in self._info.by_role('hidden'):
+            homes[start + spec.start] = _Version(of_path[spec.path], 0)
+        return homes
+
+    def _canonical(self, v: Var, version: _Version) -> _Version:
+        old, new = self._old_deps.get(v, 0), self._new_deps.get(v, 0)
+        home, cut = version
+        if home >= 0 and not (old | new) >> home & 1:
+            home = -1
+        if home >= 0:
+            cut &= ~(1 << home)
+        return _Version(home, cut & old)
+
+    def _source(self, v: Var, version: _Version) -> tuple[_Version, int | None]:
+        """The version a read goes to, and the group whose perturbation it sees."""
+        group = self._new[v][0] if v in self._new else None
+        if group is not None and group != version.home:
+            return self._canonical(v, _Version(group, 0)), group
+        return self._canonical(v, version), None
+
+    def _operand(self, i: int, k: int, version: _Version) -> _Version:
+        return _Version(version.home, version.cut | self._cuts.get((i, k), 0))
+
+    def _make_plan(
+        self, made: Mapping[Var, int]
+    ) -> tuple[list[tuple[int, _Version]], frozenset[int]]:
+        program = self._info.program
+        needed: set[tuple[int, _Version]] = set()
+        bypassed: set[int] = set()
+        wanted: list[tuple[Any, _Version]] = []
+        for v, version in zip(program.outputs, self._homes, strict=True):
+            wanted.append((v, version))
+        while wanted:
+            v, version = wanted.pop()
+            if isinstance(v, Const):
+                continue
+            if v in self._old:
+                group = self._old[v][0]
+                if self._reads_free(group, version):
+                    bypassed.add(group)
+                continue
+            if v not in made:
+                continue
+            version, _ = self._source(v, version)
+            item = (made[v], version)
+            if item in needed:
+                continue
+            needed.add(item)
+            eqn = program.equations[made[v]]
+            wanted.extend((u, self._operand(made[v], k, version)) for k, u in enumerate(eqn.inputs))
+        return sorted(needed), frozenset(bypassed)
+
+    @staticmethod
+    def _reads_free(group: int, version: _Version) -> bool:
+        return version.home != group and not version.cut >> group & 1
+
+    def __call__(
+        self,
+        args: Sequence[Any],
+        states: Mapping[str, Any],
+        new_perturb: Perturbation | None = None,
+        old_perturb: Perturbation | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Evaluate the step; the states that enter are detached.
+
+        Args:
+            args: Arguments of the step.
+            states: Values of all states by key.
+            new_perturb: $p$, per group one array per state; `None` for none.
+            old_perturb: $q$, likewise; used for the groups in `bypassed` alone.
+
+        Returns:
+            The output, and the new states by key, hidden ones with $p$ added.
+        """
+        info = self._info
+        inputs = info.flatten_inputs(args, states)
+        detached = {v for s in info.states if s.role != 'param' for v in info.old_vars(s)}
+        values: dict[Any, Any] = {}
+        for v, value in zip(info.program.inputs, inputs, strict=True):
+            values[v] = jax.lax.stop_gradient(value) if v in detached else value
+
+        def read(v: Any, version: _Version) -> Any:
+            if isinstance(v, Const):
+                return v.value
+            if v in self._old:
+                group, i = self._old[v]
+                q = old_perturb[group] if old_perturb is not None else None
+                free = q is not None and self._reads_free(group, version)
+                return values[v] + q[i] if free else values[v]
+            if v in values:
+                return values[v]
+            version, seen = self._source(v, version)
+            value = values[v, version]
+            p = new_perturb[seen] if new_perturb is not None and seen is not None else None
+            return value if p is None else value + p[self._new[v][1]]
+
+        for i, version in self._plan:
+            eqn = info.program.equations[i]
+            operands = [
+                read(v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)
+            ]
+            for v, value in zip(eqn.outputs, apply_equation(eqn, operands), strict=True):
+                values[v, version] = value
+
+        outputs = [
+            read(v, version) for v, version in zip(info.program.outputs, self._homes, strict=True)
+        ]
+        if new_perturb is not None:
+            start = len(outputs) - sum(len(s.leaves) for s in info.states)
+            for g in self._groups:
+                for spec, p in zip(g.hidden_states, new_perturb[g.index] or (), strict=False):
+                    outputs[start + spec.start] = outputs[start + spec.start] + p
+        return info.unflatten_outputs(outputs)
+
+
+def _reaching(program: Program, sources: Mapping[Var, tuple[int, int]]) -> dict[Var, int]:
+    """Per variable, the groups of the source variables that it depends on, as bits."""
+    bits: dict[Var, int] = {v: 1 << group for v, (group, _) in sources.items()}
+    for eqn in program.equations:
+        found = 0
+        for v in eqn.inputs:
+            found |= bits.get(v, 0) if isinstance(v, Var) else 0
+        if found:
+            for v in eqn.outputs:
+                bits[v] = bits.get(v, 0) | found
+    return bits

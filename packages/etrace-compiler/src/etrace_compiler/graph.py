@@ -1,0 +1,324 @@
+"""The nouns of the compiled graph: what is connected to what, and nothing else."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from etrace_compiler._jax import SourceLine
+from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind
+from etrace_compiler.errors import explain_error
+from etrace_compiler.ops import Operator
+from etrace_compiler.program import Var
+from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
+
+__all__ = [
+    'CutEdge',
+    'ETraceGraph',
+    'HiddenGroup',
+    'HiddenParamOpRelation',
+    'HiddenPerturbation',
+]
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CutEdge:
+    """One operand whose derivative a group's trace does not follow.
+
+    Attributes:
+        equation: Index of the equation in the program.
+        operand: Which of its operands.
+        primitive: Name of the operation.
+        source: The user's line.
+    """
+
+    equation: int
+    operand: int
+    primitive: str
+    source: SourceLine | None
+
+    @property
+    def edge(self) -> tuple[int, int]:
+        return (self.equation, self.operand)
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenGroup:
+    """Hidden states that act on each other position by position.
+
+    Attributes:
+        index: Position of the group among the graph's groups.
+        hidden_paths: Paths of its states.
+        hidden_states: What is known of each state (shape, dtype, states per position).
+        hidden_invars: Program variables that hold the old states.
+        hidden_outvars: Program variables that hold the new states.
+        hidden_cuts: Operands that mix positions on the way from old to new states.
+        drive_cuts: Operands that mix positions on the way from an operator to new states.
+        feeds: Indices of the other groups that the old states act on within the step.
+    """
+
+    index: int
+    hidden_paths: tuple[Path, ...]
+    hidden_states: tuple[StateSpec, ...]
+    hidden_invars: tuple[Var, ...]
+    hidden_outvars: tuple[Any, ...]
+    hidden_cuts: tuple[CutEdge, ...] = ()
+    drive_cuts: tuple[CutEdge, ...] = ()
+    feeds: tuple[int, ...] = ()
+
+    @property
+    def varshape(self) -> tuple[int, ...]:
+        """Shape of the positions, batch included."""
+        return self.hidden_states[0].varshape
+
+    @property
+    def positions(self) -> int:
+        """Number of positions."""
+        return math.prod(self.varshape)
+
+    @property
+    def num_state(self) -> int:
+        """States per position, `S`."""
+        return sum(spec.num_state for spec in self.hidden_states)
+
+    @property
+    def dtype(self) -> Any:
+        """Common dtype of the states."""
+        return jnp.result_type(*(spec.leaves[0].dtype for spec in self.hidden_states))
+
+    def concat_hidden(self, values: Sequence[Any]) -> Any:
+        """Stack one array per state into `(*varshape, S)`."""
+        parts = [
+            v if spec.stacked else jnp.expand_dims(v, -1)
+            for v, spec in zip(values, self.hidden_states, strict=True)
+        ]
+        return jnp.concatenate([p.astype(self.dtype) for p in parts], axis=-1)
+
+    def split_hidden(self, stacked: Any) -> list[Any]:
+        """Take `(*varshape, S)` apart into one array per state."""
+        out, start = [], 0
+        for spec in self.hidden_states:
+            part = stacked[..., start : start + spec.num_state]
+            part = part if spec.stacked else part[..., 0]
+            out.append(part.astype(spec.leaves[0].dtype))
+            start += spec.num_state
+        return out
+
+    def __repr__(self) -> str:
+        names = ', '.join(path_key(p) for p in self.hidden_paths)
+        return f'HiddenGroup({self.index}: {names}; varshape={self.varshape}, S={self.num_state})'
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenParamOpRelation:
+    """One marked operation that drives hidden groups.
+
+    Attributes:
+        key: Unique name, `'rnn.Wz.weight.weight'`.
+        operator: Facts about the operation.
+        params: Static parameters of the operation.
+        x_var: Program operand that holds the input, `None` for an operator without one.
+        y_var: Program variable that holds the result.
+        weight_var: Program variable that holds the effective weight.
+        hidden_groups: The groups that it drives position by position.
+        positions: Per driven group, the position that each element of the block
+            `(G, H, O)` of the result reaches, `-1` for none.
+        trainable_paths: Paths of the parameters in its weight chain.
+        chain: Equations of the weight chain, by index.
+        exact: Whether the diagonal trace of this operation loses nothing.
+        source: The user's line.
+    """
+
+    key: str
+    operator: Operator
+    params: Mapping[str, Any]
+    x_var: Any
+    y_var: Var
+    weight_var: Any
+    hidden_groups: tuple[HiddenGroup, ...]
+    positions: tuple[np.ndarray, ...]
+    trainable_paths: tuple[Path, ...]
+    chain: tuple[int, ...]
+    exact: bool
+    source: SourceLine | None
+
+    @property
+    def primitive(self) -> Any:
+        """The JAX primitive of the operation."""
+        return self.operator.primitive
+
+    @property
+    def path(self) -> Path:
+        """Path of the parameter, the first where there are several."""
+        return self.trainable_paths[0]
+
+    @property
+    def block_shape(self) -> tuple[int, int, int, int]:
+        """Sizes `(G, H, I, O)` of the operation as a block matmul."""
+        weight = jax.ShapeDtypeStruct(self.weight_var.shape, self.weight_var.dtype)
+        heads, fan_in, fan_out = jax.eval_shape(
+            lambda w: self.operator.w_block(w, **self.params), weight
+        ).shape
+        shared = math.prod(self.y_var.shape) // (heads * fan_out)
+        return shared, heads, fan_in, fan_out
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the result."""
+        return self.y_var.dtype
+
+    def x_block(self, x: Any) -> Any:
+        """Bring the input into the form `(G, H, I)`."""
+        block = self.operator.x_block(x, self.weight_var.shape, **self.params)
+        return jnp.asarray(block, dtype=self.dtype)
+
+    def w_block(self, weight: Any) -> Any:
+        """Bring the effective weight into the form `(H, I, O)`."""
+        return self.operator.w_block(weight, **self.params)
+
+    def y_block(self, y: Any) -> Any:
+        """Bring the result, or labels of it, into the form `(G, H, O)`."""
+        return self.operator.y_block(y, self.weight_var.shape, **self.params)
+
+    def __repr__(self) -> str:
+        groups = [g.index for g in self.hidden_groups]
+        return f'HiddenParamOpRelation({self.key}: {self.operator.name} -> groups {groups})'
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenPerturbation:
+    """The step with a perturbation added to every new hidden state, seen by its readers.
+
+    Attributes:
+        perturb_vars: Program variables of the perturbed new states.
+        perturb_hidden_paths: Paths of the perturbed states.
+        perturb_hidden_states: What is known of them.
+    """
+
+    perturb_vars: tuple[Any, ...]
+    perturb_hidden_paths: tuple[Path, ...]
+    perturb_hidden_states: tuple[StateSpec, ...]
+    evaluate: Callable[..., Any] = field(repr=False)
+
+    def init_perturb_data(self) -> list[Any]:
+        """Return one array of zeros per perturbed state."""
+        return [jnp.zeros(s.leaves[0].shape, s.leaves[0].dtype) for s in self.perturb_hidden_states]
+
+    @property
+    def perturb_jaxpr(self) -> Any:
+        """The perturbed step as a jaxpr of (arguments, states, perturbations)."""
+        return self.evaluate.jaxpr()  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, eq=False)
+class ETraceGraph:
+    """What is connected to what in one step of a model.
+
+    Attributes:
+        module_info: The traced step.
+        hidden_groups: Hidden states that act on each other position by position.
+        hid_path_to_group: Group of each hidden state.
+        hidden_param_op_relations: Marked operations that drive groups.
+        hidden_perturb: The perturbed step, or `None` where it was left out.
+        diagnostics: Every decision of the compiler.
+
+    Example:
+        >>> import brainstate, etrace_nn, jax.numpy as jnp
+        >>> from etrace_compiler import compile_etrace_graph
+        >>> cell = etrace_nn.GRUCell(3, 4)
+        >>> _ = brainstate.nn.init_all_states(cell)
+        >>> compile_etrace_graph(cell, jnp.ones(3)).hidden_groups
+        (HiddenGroup(0: h; varshape=(4,), S=1),)
+    """
+
+    module_info: ModuleInfo
+    hidden_groups: tuple[HiddenGroup, ...]
+    hid_path_to_group: Mapping[Path, HiddenGroup]
+    hidden_param_op_relations: tuple[HiddenParamOpRelation, ...]
+    hidden_perturb: HiddenPerturbation | None
+    diagnostics: tuple[CompilationRecord, ...] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, f.name) for f in fields(self))
+
+    def dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def relation(self, key: str) -> HiddenParamOpRelation:
+        """Return a relation by its key."""
+        return next(r for r in self.hidden_param_op_relations if r.key == key)
+
+    def explain(
+        self,
+        *,
+        weight_path: Path | str | None = None,
+        hidden_path: Path | str | None = None,
+        kind: DiagnosticKind | str | None = None,
+    ) -> tuple[CompilationRecord, ...]:
+        """Return the records about one weight, one hidden state, or of one kind.
+
+        Args:
+            weight_path: Path of a parameter, as a tuple or a dotted string.
+            hidden_path: Path of a hidden state, likewise.
+            kind: Kind of decision.
+
+        Returns:
+            The matching records in order; all of them without a filter.
+        """
+        found = self.diagnostics
+        if weight_path is not None:
+            key = path_key(weight_path)
+            found = tuple(r for r in found if r.weight_path and path_key(r.weight_path) == key)
+        if hidden_path is not None:
+            key = path_key(hidden_path)
+            found = tuple(r for r in found if key in map(path_key, r.hidden_paths))
+        if kind is not None:
+            found = tuple(r for r in found if r.kind == DiagnosticKind(kind))
+        return found
+
+    def call_hidden_perturb(
+        self,
+        args: Sequence[Any],
+        perturb_data: Sequence[Any],
+        old_state_vals: Sequence[Any] | None = None,
+    ) -> tuple[Any, list[Any]]:
+        """Run one step with perturbations added to the new hidden states.
+
+        Args:
+            args: Arguments of the step.
+            perturb_data: One array per hidden state, in the order of
+                `hidden_perturb.perturb_hidden_paths`, in the unit of the state.
+            old_state_vals: Values of all states (`module_info.states`) to start from; the
+                current values of the model's states by default.
+
+        Returns:
+            The output, and the new values of all states in the order of `module_info.states`.
+
+        Raises:
+            ValueError: If the graph was compiled without perturbations.
+        """
+        if self.hidden_perturb is None:
+            raise ValueError(
+                explain_error(
+                    'graph',
+                    'has no perturbed step',
+                    got='include_hidden_perturb=False',
+                    expected='a graph compiled with perturbations',
+                    fix='Compile with include_hidden_perturb=True.',
+                    code='ETC110',
+                )
+            )
+        info = self.module_info
+        if old_state_vals is None:
+            live = info.retrieved_model_states
+            old_state_vals = [live[spec.path].value for spec in info.states]
+        states = dict(zip((s.key for s in info.states), old_state_vals, strict=True))
+        out, new = self.hidden_perturb.evaluate(tuple(args), states, list(perturb_data))
+        return out, [new[spec.key] for spec in info.states]

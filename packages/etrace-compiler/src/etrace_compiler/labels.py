@@ -1,0 +1,360 @@
+"""Which element feeds which position: integer labels, pushed through the equations.
+
+*Origin* goes forward from the old states of a group: the position an element came from.
+*Destination* goes backward from its new states: the position an element will reach.
+Structural operations move labels, elementwise ones copy them, reductions and products
+merge them. `-1` is "none", `-2` "several", and `-3` marks an element whose readers lead to
+different positions although each leads to one; a variable without any label is `None`.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from etrace_compiler import _jax
+from etrace_compiler.flatten import flatten_jaxpr, program_of
+from etrace_compiler.ops import operator_of
+from etrace_compiler.primitives import ELEMENTWISE, passes_derivative
+from etrace_compiler.program import Const, Equation, Program, Var, is_differentiable
+
+__all__ = [
+    'CLASH',
+    'NONE',
+    'SEVERAL',
+    'backward_labels',
+    'forward_labels',
+    'is_known',
+    'merge',
+]
+
+NONE, SEVERAL, CLASH = -1, -2, -3
+
+Labels = np.ndarray | None
+
+_REDUCTIONS = frozenset({'reduce_and', 'reduce_max', 'reduce_min', 'reduce_or', 'reduce_prod',
+                         'reduce_sum', 'argmax', 'argmin'})  # fmt: skip
+_CUMULATIVE = frozenset({'cumlogsumexp', 'cummax', 'cummin', 'cumprod', 'cumsum'})
+
+
+# ---------------------------------------------------------------- merging
+
+
+def merge(a: Labels, b: Labels, clash: int) -> Labels:
+    """Merge the labels of two ways to the same elements; `clash` where they differ."""
+    if a is None or b is None:
+        return b if a is None else a
+    out = np.where(a == b, a, clash)
+    out = np.where(a == NONE, b, out)
+    return np.where(b == NONE, a, out)
+
+
+def collapse(labels: np.ndarray, axes: tuple[int, ...], keepdims: bool = True) -> np.ndarray:
+    """Merge labels along axes; "several" wins over an undecided clash only if it is certain."""
+    if not axes:
+        return labels
+    single = labels >= 0
+    top = np.max(labels, axis=axes, keepdims=keepdims, initial=NONE)
+    low = np.min(np.where(single, labels, np.iinfo(labels.dtype).max), axis=axes,
+                 keepdims=keepdims, initial=np.iinfo(labels.dtype).max)  # fmt: skip
+    several = (labels == SEVERAL).any(axis=axes, keepdims=keepdims) | ((top >= 0) & (low != top))
+    clash = (labels == CLASH).any(axis=axes, keepdims=keepdims)
+    return np.where(several, SEVERAL, np.where(clash, CLASH, np.where(top >= 0, top, NONE)))
+
+
+def _shaped(labels: np.ndarray, shape: tuple[int, ...]) -> Labels:
+    out = np.ascontiguousarray(np.broadcast_to(labels, shape), dtype=np.int32)
+    return out if (out != NONE).any() else None
+
+
+# ---------------------------------------------------------------- moving operations
+
+# A moving operation is described by, per operand, the flat index of the operand's element
+# that each result element is a copy of (NONE where it comes from another operand).
+
+
+def _index(shape: Sequence[int]) -> np.ndarray:
+    return np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+
+
+def _pad_index(eqn: Equation) -> list[np.ndarray | None]:
+    index = _index(eqn.inputs[0].shape)
+    for axis, (low, high, interior) in enumerate(eqn.params['padding_config']):
+        n = index.shape[axis]
+        length = n + max(n - 1, 0) * interior
+        spread = np.full((*index.shape[:axis], length, *index.shape[axis + 1 :]), NONE, np.int64)
+        spread[(slice(None),) * axis + (slice(None, None, interior + 1),)] = index
+        widths = [(0, 0)] * index.ndim
+        widths[axis] = (max(low, 0), max(high, 0))
+        index = np.pad(spread, widths, constant_values=NONE)
+        stop = index.shape[axis] + min(high, 0)
+        index = index[(slice(None),) * axis + (slice(-min(low, 0), stop),)]
+    return [index, None]
+
+
+def _slice_index(eqn: Equation) -> list[np.ndarray | None]:
+    p = eqn.params
+    strides = p['strides'] or (1,) * len(p['start_indices'])
+    window = zip(p['start_indices'], p['limit_indices'], strides, strict=True)
+    return [_index(eqn.inputs[0].shape)[tuple(slice(*w) for w in window)]]
+
+
+def _concatenate_index(eqn: Equation) -> list[np.ndarray | None]:
+    axis, start, out = eqn.params['dimension'], 0, []
+    for v in eqn.inputs:
+        index = np.full(eqn.outputs[0].shape, NONE, np.int64)
+        stop = start + v.shape[axis]
+        index[(slice(None),) * axis + (slice(start, stop),)] = _index(v.shape)
+        out.append(index)
+        start = stop
+    return out
+
+
+def _gather_index(eqn: Equation) -> list[np.ndarray | None] | None:
+    operand, where = eqn.inputs
+    if not isinstance(where, Const):
+        return None
+    index = _jax.bind_equation(eqn.primitive, dict(eqn.params), [_index(operand.shape), where.value])
+    return [np.asarray(index[0]), None]
+
+
+def _dynamic_slice_index(eqn: Equation) -> list[np.ndarray | None] | None:
+    operand, *starts = eqn.inputs
+    if not all(isinstance(s, Const) for s in starts):
+        return None
+    sizes = eqn.params['slice_sizes']
+    corner = [min(max(int(s.value), 0), n - k)
+              for s, n, k in zip(starts, operand.shape, sizes, strict=True)]  # fmt: skip
+    window = tuple(slice(c, c + k) for c, k in zip(corner, sizes, strict=True))
+    return [_index(operand.shape)[window], *[None] * len(starts)]
+
+
+_MOVES: dict[str, Callable[[Equation], list[np.ndarray | None] | None]] = {
+    'reshape': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
+    'squeeze': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
+    'expand_dims': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
+    'transpose': lambda e: [_index(e.inputs[0].shape).transpose(e.params['permutation'])],
+    'rev': lambda e: [np.flip(_index(e.inputs[0].shape), e.params['dimensions'])],
+    'slice': _slice_index,
+    'pad': _pad_index,
+    'concatenate': _concatenate_index,
+    'gather': _gather_index,
+    'dynamic_slice': _dynamic_slice_index,
+}
+
+
+def _forward_move(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.where(index == NONE, NONE, labels.reshape(-1)[index])
+
+
+def _backward_move(index: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Send labels from results back to the operand elements that they were copied from."""
+    taken = index != NONE
+    at, values = index[taken], labels[taken]
+    flat = np.full(int(np.prod(shape)), NONE, np.int32)
+    flat[at] = values
+    again = flat[at] != values
+    if again.any():  # an element that was copied more than once
+        for i in np.unique(at[again]):
+            flat[i] = collapse(values[at == i], (0,), keepdims=False)
+    return flat.reshape(shape)
+
+
+# ---------------------------------------------------------------- rules
+
+
+def forward_labels(eqn: Equation, labels: list[Labels], *, values: bool = False) -> list[Labels]:
+    """Push labels through one equation, from operands to results.
+
+    Args:
+        eqn: The equation.
+        labels: Labels of its operands.
+        values: Follow values; by default labels stop where the derivative is zero.
+    """
+    if all(a is None for a in labels) or not (values or passes_derivative(eqn)):
+        return [None] * len(eqn.outputs)
+    out = _forward(eqn, labels)
+    if values:
+        return out
+    return [a if is_differentiable(v) else None for v, a in zip(eqn.outputs, out, strict=True)]
+
+
+def _forward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
+    body = _body(eqn)
+    if body is not None:
+        return _forward_through(body, labels)
+    shape = eqn.outputs[0].shape
+    if eqn.name in ELEMENTWISE:
+        out = None
+        for a in labels:
+            out = merge(out, None if a is None else np.broadcast_to(a, shape), SEVERAL)
+        return [_shaped(out, shape)]
+    if eqn.name == 'broadcast_in_dim':
+        return [_shaped(_place_axes(eqn, labels[0]), shape)]
+    if eqn.name == 'split':
+        cuts = np.cumsum(eqn.params['sizes'])[:-1]
+        return [_shaped(a, a.shape) for a in np.split(labels[0], cuts, eqn.params['axis'])]
+    if eqn.name in _REDUCTIONS:
+        return [_shaped(collapse(labels[0], tuple(eqn.params['axes']), False), shape)]
+    if eqn.name in _CUMULATIVE:
+        return [_shaped(collapse(labels[0], (eqn.params['axis'],)), shape)]
+    if eqn.name == 'dot_general':
+        sides = [_dot_forward(eqn, k, a) for k, a in enumerate(labels) if a is not None]
+        return [_shaped(merge(sides[0], sides[-1], SEVERAL), shape)]
+    moves = _MOVES[eqn.name](eqn) if eqn.name in _MOVES else None
+    if moves is not None:
+        out = None
+        for index, a in zip(moves, labels, strict=True):
+            if a is not None and index is not None:
+                out = merge(out, _forward_move(index, a), SEVERAL)
+        return [None if out is None else _shaped(out, shape)]
+    everything = np.concatenate([a.reshape(-1) for a in labels if a is not None])
+    return [_shaped(collapse(everything, (0,), False), v.shape) for v in eqn.outputs]
+
+
+def backward_labels(eqn: Equation, labels: list[Labels], *, values: bool = False) -> list[Labels]:
+    """Push labels through one equation, from results back to each operand on its own."""
+    if all(a is None for a in labels) or not (values or passes_derivative(eqn)):
+        return [None] * len(eqn.inputs)
+    out = _backward(eqn, labels)
+    return [
+        a if isinstance(v, Var) and (values or is_differentiable(v)) else None
+        for v, a in zip(eqn.inputs, out, strict=True)
+    ]
+
+
+def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
+    body = _body(eqn)
+    if body is not None:
+        return _backward_through(body, labels)
+    a = labels[0]
+    shapes = [v.shape for v in eqn.inputs]
+    if eqn.name in ELEMENTWISE:
+        return [_shaped(_unbroadcast(a, shape), shape) for shape in shapes]
+    if eqn.name == 'broadcast_in_dim':
+        return [_shaped(_unplace_axes(eqn, a), shapes[0])]
+    if eqn.name == 'split':
+        parts = [np.full(v.shape, NONE, np.int32) if b is None else b
+                 for v, b in zip(eqn.outputs, labels, strict=True)]  # fmt: skip
+        return [_shaped(np.concatenate(parts, eqn.params['axis']), shapes[0])]
+    if eqn.name in _REDUCTIONS:
+        return [_shaped(np.expand_dims(a, tuple(eqn.params['axes'])), shapes[0])]
+    if eqn.name in _CUMULATIVE:
+        return [_shaped(collapse(a, (eqn.params['axis'],)), shapes[0])]
+    if eqn.name == 'dot_general':
+        return [_shaped(_dot_backward(eqn, k, a), shapes[k]) for k in range(2)]
+    moves = _MOVES[eqn.name](eqn) if eqn.name in _MOVES else None
+    if moves is not None:
+        return [
+            None if index is None else _shaped(_backward_move(index, a, shape), shape)
+            for index, shape in zip(moves, shapes, strict=True)
+        ]
+    everything = np.concatenate([b.reshape(-1) for b in labels if b is not None])
+    return [_shaped(collapse(everything, (0,), False), shape) for shape in shapes]
+
+
+def _unbroadcast(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if labels.shape == shape:
+        return labels
+    if len(shape) < labels.ndim:  # a scalar beside an array
+        return collapse(labels, tuple(range(labels.ndim)), False)
+    axes = tuple(i for i, (m, n) in enumerate(zip(shape, labels.shape, strict=True)) if m != n)
+    return collapse(labels, axes)
+
+
+def _place_axes(eqn: Equation, labels: np.ndarray) -> np.ndarray:
+    shape = [1] * len(eqn.outputs[0].shape)
+    for n, axis in zip(labels.shape, eqn.params['broadcast_dimensions'], strict=True):
+        shape[axis] = n
+    return labels.reshape(shape)
+
+
+def _unplace_axes(eqn: Equation, labels: np.ndarray) -> np.ndarray:
+    shape = eqn.inputs[0].shape
+    kept = dict(zip(eqn.params['broadcast_dimensions'], shape, strict=True))
+    axes = tuple(i for i, n in enumerate(labels.shape) if kept.get(i, 1) != n)
+    return collapse(labels, axes).reshape(shape)
+
+
+def _dot_axes(eqn: Equation, side: int) -> tuple[list[int], list[int], list[int]]:
+    """Batch, contracted and free axes of one operand of a `dot_general`."""
+    contract, batch = eqn.params['dimension_numbers']
+    rank = len(eqn.inputs[side].shape)
+    used = {*contract[side], *batch[side]}
+    free = [i for i in range(rank) if i not in used]
+    return list(batch[side]), list(contract[side]), free
+
+
+def _dot_forward(eqn: Equation, side: int, labels: np.ndarray) -> np.ndarray:
+    batch, contract, free = _dot_axes(eqn, side)
+    other_free = len(_dot_axes(eqn, 1 - side)[2])
+    merged = collapse(labels, tuple(contract)).transpose([*batch, *contract, *free])
+    head = merged.shape[: len(batch)]
+    tail = merged.shape[len(batch) + len(contract) :]
+    pad = (1,) * other_free
+    shape = (*head, *tail, *pad) if side == 0 else (*head, *pad, *tail)
+    return np.broadcast_to(merged.reshape(shape), eqn.outputs[0].shape)
+
+
+def _dot_backward(eqn: Equation, side: int, labels: np.ndarray) -> np.ndarray:
+    batch, contract, free = _dot_axes(eqn, side)
+    other_free = len(_dot_axes(eqn, 1 - side)[2])
+    start = len(batch) + (len(free) if side == 0 else 0)
+    merged = collapse(labels, tuple(range(start, start + other_free)), keepdims=False)
+    shape = eqn.inputs[side].shape
+    merged = merged.reshape((*merged.shape[: len(batch)], *(1,) * len(contract),
+                             *merged.shape[len(batch) :]))  # fmt: skip
+    return np.broadcast_to(merged.transpose(np.argsort([*batch, *contract, *free])), shape)
+
+
+# ---------------------------------------------------------------- equations with a body
+
+_BODIES: weakref.WeakKeyDictionary[Equation, Program | None] = weakref.WeakKeyDictionary()
+
+
+def _body(eqn: Equation) -> Program | None:
+    """The inside of an equation whose labels follow from what it is made of."""
+    if eqn not in _BODIES:
+        body = _jax.custom_rule_jaxpr(eqn)
+        operator = operator_of(eqn.primitive)
+        if body is not None:
+            _BODIES[eqn] = flatten_jaxpr(body)
+        elif operator is not None:
+            _BODIES[eqn] = program_of(partial(operator.forward, **eqn.params), *eqn.inputs)
+        else:
+            _BODIES[eqn] = None
+    return _BODIES[eqn]
+
+
+# Inside a body labels follow the values: its derivative rule need not be that of its
+# equations (a spike is a comparison inside, with a surrogate for its derivative).
+
+
+def _forward_through(body: Program, labels: list[Labels]) -> list[Labels]:
+    env: dict[Any, Labels] = dict(zip(body.inputs, labels, strict=True))
+    for eqn in body.equations:
+        out = forward_labels(eqn, [env.get(v) for v in eqn.inputs], values=True)
+        env.update(zip(eqn.outputs, out, strict=True))
+    return [env.get(v) for v in body.outputs]
+
+
+def _backward_through(body: Program, labels: list[Labels]) -> list[Labels]:
+    env: dict[Any, Labels] = {}
+    for v, a in zip(body.outputs, labels, strict=True):
+        env[v] = merge(env.get(v), a, SEVERAL)
+    for eqn in reversed(body.equations):
+        via = backward_labels(eqn, [env.get(o) for o in eqn.outputs], values=True)
+        for v, a in zip(eqn.inputs, via, strict=True):
+            env[v] = merge(env.get(v), a, SEVERAL)
+    return [env.get(v) for v in body.inputs]
+
+
+def is_known(eqn: Equation) -> bool:
+    """Whether labels pass an equation exactly; otherwise it merges all that it touches."""
+    if not passes_derivative(eqn) or eqn.name in ELEMENTWISE | _REDUCTIONS | _CUMULATIVE or _body(eqn) is not None:
+        return True
+    if eqn.name in _MOVES:
+        return _MOVES[eqn.name](eqn) is not None
+    return eqn.name in {'broadcast_in_dim', 'split', 'dot_general'}

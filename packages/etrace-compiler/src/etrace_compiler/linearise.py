@@ -1,0 +1,277 @@
+r"""One step's linear facts: the second of the two types that a learning rule reads.
+
+$$D = \partial h_t/\partial h_{t-1}, \qquad f_r = \partial h_t/\partial y_r, \qquad x_r,$$
+
+position by position. They come from `S` reverse passes through each group's transition, with
+an all-ones cotangent on one state each: since every operand that mixes positions is cut, the
+sum over positions that such a pass computes has one term.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from etrace_compiler.evaluate import run_step
+from etrace_compiler.graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+from etrace_compiler.primitives import passes_derivative
+from etrace_compiler.program import Const, Program, Var, apply_equation, read_atom
+
+__all__ = ['Lineariser', 'Linearisation', 'gather_positions']
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=['x', 'f', 'D', 'hidden', 'args', 'states'],
+    meta_fields=['graph'],
+)
+@dataclass(frozen=True, eq=False)
+class Linearisation:
+    """Linear facts of one step; a pytree.
+
+    Attributes:
+        graph: What the arrays belong to.
+        x: Input of each relation in block form `(G, H, I)`, by relation key.
+        f: Per relation key, one array `(G, H, O, S)` per group that it drives.
+        D: Per group, `(*varshape, S, S)`; entry `[..., s, r]` is the derivative of new state
+            `s` with respect to old state `r`.
+        hidden: Old hidden states per group, `(*varshape, S)`.
+        args: Arguments of the step, for `jvp_h` and `vjp_h`.
+        states: Values of all states before the step, likewise.
+    """
+
+    graph: ETraceGraph
+    x: Mapping[str, Any]
+    f: Mapping[str, tuple[Any, ...]]
+    D: tuple[Any, ...]
+    hidden: tuple[Any, ...]
+    args: tuple[Any, ...]
+    states: Mapping[str, Any]
+
+    @property
+    def relations(self) -> tuple[HiddenParamOpRelation, ...]:
+        """The relations of the graph."""
+        return self.graph.hidden_param_op_relations
+
+    def D_at(self, relation: HiddenParamOpRelation, driven: int) -> Any:  # noqa: N802
+        """Return `D` where a relation's results go: `(G, H, O, S, S)`.
+
+        Args:
+            relation: A relation.
+            driven: Which of the groups that it drives.
+        """
+        group = relation.hidden_groups[driven]
+        return gather_positions(self.D[group.index], group, relation.positions[driven])
+
+    def jvp_h(self, tangents: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Multiply the complete one-step Jacobian of the hidden states by a vector.
+
+        Args:
+            tangents: Per group, `(*varshape, S)`.
+
+        Returns:
+            Per group, `(*varshape, S)`; groups act on each other.
+        """
+        return jax.jvp(self._step, (self.hidden,), (tangents,))[1]
+
+    def vjp_h(self, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Multiply a vector by the complete one-step Jacobian of the hidden states.
+
+        Args:
+            cotangents: Per group, `(*varshape, S)`.
+
+        Returns:
+            Per group, `(*varshape, S)`.
+        """
+        return jax.vjp(self._step, self.hidden)[1](cotangents)[0]
+
+    def _step(self, hidden: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The map from old to new hidden states; everything else is fixed."""
+        values = dict(self.states)
+        for group, stacked in zip(self.graph.hidden_groups, hidden, strict=True):
+            parts = group.split_hidden(stacked)
+            for spec, part in zip(group.hidden_states, parts, strict=True):
+                values[spec.key] = spec.treedef.unflatten([part])
+        _, _, env = run_step(self.graph.module_info, self.args, values)
+        return tuple(
+            group.concat_hidden([read_atom(v, env) for v in group.hidden_outvars])
+            for group in self.graph.hidden_groups
+        )
+
+
+def gather_positions(values: Any, group: HiddenGroup, positions: np.ndarray) -> Any:
+    """Look per-position values up where an operation's results go.
+
+    Args:
+        values: `(*varshape, ...)`.
+        group: The group the values belong to.
+        positions: Positions `(G, H, O)`, `-1` for none.
+
+    Returns:
+        `(G, H, O, ...)`, zero where there is no position.
+    """
+    flat = jnp.reshape(values, (group.positions, *values.shape[len(group.varshape) :]))
+    rest = flat.shape[1:]
+    if np.array_equal(positions.reshape(-1), np.arange(group.positions)):
+        return flat.reshape((*positions.shape, *rest))
+    found = flat[np.maximum(positions, 0)]
+    if (positions >= 0).all():
+        return found
+    present = (positions >= 0).reshape((*positions.shape, *(1,) * len(rest)))
+    return jnp.where(present, found, jnp.zeros_like(found))
+
+
+class Lineariser:
+    """Compute the linearisation of steps of one graph.
+
+    Args:
+        graph: The compiled graph.
+    """
+
+    def __init__(self, graph: ETraceGraph):
+        self._graph = graph
+        self._transitions = [_Transition(graph, group) for group in graph.hidden_groups]
+
+    def __call__(
+        self, args: Sequence[Any], states: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any], Linearisation]:
+        """Run one step and linearise it; nothing here is differentiated.
+
+        Args:
+            args: Arguments of the step.
+            states: Values of all states by key.
+
+        Returns:
+            The output, the new states by key, and the linearisation.
+        """
+        graph = self._graph
+        args, states = jax.lax.stop_gradient((tuple(args), dict(states)))
+        out, new, env = run_step(graph.module_info, args, states)
+        diagonal, drives = [], {r.key: [] for r in graph.hidden_param_op_relations}
+        for transition in self._transitions:
+            rows, columns = transition(env)
+            diagonal.append(rows)
+            for key, value in columns.items():
+                drives[key].append(value)
+        x = {
+            r.key: r.x_block(None if r.x_var is None else read_atom(r.x_var, env))
+            for r in graph.hidden_param_op_relations
+        }
+        hidden = tuple(
+            g.concat_hidden([env[v] for v in g.hidden_invars]) for g in graph.hidden_groups
+        )
+        f = {key: tuple(values) for key, values in drives.items()}
+        return out, new, Linearisation(graph, x, f, tuple(diagonal), hidden, args, states)
+
+
+class _Transition:
+    """The transition of one group as a function of its old states and of operator results.
+
+    A variable is read free, or with the derivative with respect to the old states stopped, or
+    with that with respect to operator results stopped; with both stopped it is a constant.
+    """
+
+    def __init__(self, graph: ETraceGraph, group: HiddenGroup):
+        self._group = group
+        self._program = graph.module_info.program
+        self._relations = [r for r in graph.hidden_param_op_relations if group in r.hidden_groups]
+        self._result = {r.y_var: i for i, r in enumerate(self._relations)}
+        self._old = {v: i for i, v in enumerate(group.hidden_invars)}
+        self._hidden_cut = {cut.edge for cut in group.hidden_cuts}
+        self._drive_cut = {cut.edge for cut in group.drive_cuts}
+        self._from_hidden = _carriers(self._program, self._old, self._hidden_cut)
+        self._from_drive = _carriers(self._program, self._result, self._drive_cut)
+        self._plan = self._make_plan()
+
+    def _version(self, v: Any, hidden: bool, drive: bool) -> tuple[bool, bool]:
+        """Which derivatives a variable still carries."""
+        return hidden and v in self._from_hidden, drive and v in self._from_drive
+
+    def _operand(self, i: int, k: int, version: tuple[bool, bool]) -> tuple[bool, bool]:
+        hidden, drive = version
+        v = self._program.equations[i].inputs[k]
+        return self._version(
+            v, hidden and (i, k) not in self._hidden_cut, drive and (i, k) not in self._drive_cut
+        )
+
+    def _make_plan(self) -> list[tuple[int, tuple[bool, bool]]]:
+        made = self._program.producers()
+        needed: set[tuple[int, tuple[bool, bool]]] = set()
+        wanted = [(v, self._version(v, True, True)) for v in self._group.hidden_outvars]
+        while wanted:
+            v, version = wanted.pop()
+            if v not in made or not any(version) or (made[v], version) in needed:
+                continue
+            i = made[v]
+            needed.add((i, version))
+            eqn = self._program.equations[i]
+            wanted.extend((u, self._operand(i, k, version)) for k, u in enumerate(eqn.inputs))
+        return sorted(needed)
+
+    def __call__(self, env: Mapping[Var, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return `D`, and per relation key the drive `f` in block form."""
+        group = self._group
+        old = [env[v] for v in group.hidden_invars]
+        zeros = [jnp.zeros_like(env[r.y_var]) for r in self._relations]
+        new, pull = jax.vjp(lambda h, d: self._run(env, h, d), old, zeros)
+        rows, columns = [], [[] for _ in self._relations]
+        for s in range(group.num_state):
+            ones = jnp.zeros((*group.varshape, group.num_state), group.dtype).at[..., s].set(1)
+            cotangents = [
+                c.astype(n.dtype) for c, n in zip(group.split_hidden(ones), new, strict=True)
+            ]
+            to_hidden, to_drive = pull(cotangents)
+            rows.append(group.concat_hidden(to_hidden))
+            for column, relation, value in zip(columns, self._relations, to_drive, strict=True):
+                column.append(relation.y_block(value))
+        drives = {
+            r.key: jnp.stack(column, axis=-1)
+            for r, column in zip(self._relations, columns, strict=True)
+        }
+        return jnp.stack(rows, axis=-2), drives
+
+    def _run(self, env: Mapping[Var, Any], old: Sequence, deltas: Sequence) -> list[Any]:
+        values: dict[tuple[Var, tuple[bool, bool]], Any] = {}
+
+        def read(v: Any, version: tuple[bool, bool]) -> Any:
+            if isinstance(v, Const):
+                return v.value
+            hidden, drive = version
+            if not (hidden or drive):
+                return env[v]
+            if v in self._old:
+                return old[self._old[v]]
+            return values[v, version]
+
+        for i, version in self._plan:
+            eqn = self._program.equations[i]
+            results = [v for v in eqn.outputs if v in self._result]
+            operands = [
+                (v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)
+            ]
+            if results and not any(any(flags) for _, flags in operands):
+                outputs = [env[v] for v in eqn.outputs]
+            else:
+                outputs = apply_equation(eqn, [read(v, flags) for v, flags in operands])
+            for v, value in zip(eqn.outputs, outputs, strict=True):
+                if v in self._result and version[1]:
+                    value = value + deltas[self._result[v]]
+                values[v, version] = value
+        return [
+            jnp.asarray(read(v, self._version(v, True, True))) for v in self._group.hidden_outvars
+        ]
+
+
+def _carriers(program: Program, sources: Mapping[Var, int], cut: set[tuple[int, int]]) -> set[Var]:
+    """Variables that a derivative with respect to the sources reaches through uncut operands."""
+    found = set(sources)
+    for i, eqn in enumerate(program.equations):
+        if passes_derivative(eqn) and any(
+            v in found and (i, k) not in cut for k, v in enumerate(eqn.inputs)
+        ):
+            found.update(eqn.outputs)
+    return found

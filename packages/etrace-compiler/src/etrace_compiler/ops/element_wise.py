@@ -1,0 +1,68 @@
+"""`element_wise`: marks parameters that act position by position."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from etrace_compiler.ops._primitive import register_primitive
+from etrace_compiler.ops._units import apply_hook, split_unit, with_unit
+
+__all__ = ['element_wise', 'element_wise_op']
+
+
+def _forward(weight: Any) -> Any:
+    return weight * 1
+
+
+def _x_block(x: None, weight_shape: Sequence[int]) -> Any:
+    return np.ones((1, int(np.prod(weight_shape)), 1), np.float32)
+
+
+def _w_block(weight: Any) -> Any:
+    return weight.reshape((-1, 1, 1))
+
+
+def _y_block(y: Any, weight_shape: Sequence[int]) -> Any:
+    return y.reshape((1, -1, 1))
+
+
+def _batching(args: Sequence, axes: Sequence) -> tuple[Any, int]:
+    return element_wise_op.primitive.bind(args[0]), axes[0]
+
+
+element_wise_op = register_primitive(
+    'etp_element_wise',
+    _forward,
+    x_block=_x_block,
+    w_block=_w_block,
+    y_block=_y_block,
+    has_input=False,
+    batching=_batching,
+)
+
+
+def element_wise(weight: Any, *, weight_fn: Callable[[Any], Any] | None = None) -> Any:
+    """Mark a parameter that acts on each position alone: a time constant, a bias, a decay.
+
+    The value is that of `weight_fn(weight)`. What follows may transform and broadcast it
+    freely; the trace is kept where the parameter first meets an input or a state.
+
+    Args:
+        weight: Array or quantity of any shape.
+        weight_fn: Transformation of the weight, traced with it.
+
+    Returns:
+        The transformed weight, with its unit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> decay = element_wise(jnp.zeros(3), weight_fn=jax.nn.sigmoid)
+        >>> decay * jnp.ones((4, 3))
+        Array([[0.5, 0.5, 0.5],
+               [0.5, 0.5, 0.5],
+               [0.5, 0.5, 0.5],
+               [0.5, 0.5, 0.5]], dtype=float32)
+    """
+    value, unit = split_unit(apply_hook(weight_fn, weight))
+    return with_unit(element_wise_op.primitive.bind(value), unit)

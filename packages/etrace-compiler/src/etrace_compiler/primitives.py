@@ -1,0 +1,25 @@
+"""What is known of JAX's primitives beside how they move elements."""
+
+from etrace_compiler.program import Equation
+
+__all__ = ['ELEMENTWISE', 'passes_derivative']
+
+#: Operations whose result at a position depends on their operands at that position alone.
+ELEMENTWISE = frozenset(
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
+    clamp complex conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc
+    exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le lgamma
+    log log1p logistic lt max min mul ne neg nextafter not or polygamma pow random_gamma_grad real
+    reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh xor zeta
+    """.split()
+)
+
+#: Operations that pass no derivative.
+_FLAT = frozenset({'ceil', 'floor', 'round', 'sign', 'stop_gradient', 'while'})
+
+
+def passes_derivative(eqn: Equation) -> bool:
+    """Whether any derivative can pass an equation."""
+    return eqn.name not in _FLAT

@@ -1,0 +1,314 @@
+"""From a live model to a traced step: the only place where the compiler reads live states."""
+
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from etrace_compiler import _jax
+from etrace_compiler.canonical import ControlFlowPolicy, canonicalise
+from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
+from etrace_compiler.errors import CompilationError, explain_error
+from etrace_compiler.program import Equation, Program, Var
+
+__all__ = ['ModuleInfo', 'StateSpec', 'extract_module_info', 'path_key']
+
+Path = tuple[str, ...]
+
+
+def path_key(path: Sequence[Any] | str) -> str:
+    """Write a path as the string that is used for keys: `('rnn', 'weight')` as `'rnn.weight'`."""
+    return path if isinstance(path, str) else '.'.join(str(part) for part in path)
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """What the compiler knows about one state: no value, no live object.
+
+    Attributes:
+        path: Module path of the state.
+        role: `'param'`, `'hidden'` or `'other'`.
+        treedef: Structure of the value.
+        leaves: Shape and dtype of each leaf.
+        start: Index of the first leaf among the leaves of all states.
+        written: Whether the step assigns the state.
+        num_state: States per position: the last axis of a `HiddenGroupState`, otherwise 1.
+        stacked: Whether the states are stacked on a last axis of the value.
+    """
+
+    path: Path
+    role: str
+    treedef: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+    start: int
+    written: bool
+    num_state: int = 1
+    stacked: bool = False
+
+    @property
+    def key(self) -> str:
+        return path_key(self.path)
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.leaves)
+
+    @property
+    def varshape(self) -> tuple[int, ...]:
+        """Shape of the positions of a hidden state."""
+        shape = self.leaves[0].shape
+        return shape[:-1] if self.stacked else shape
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleInfo:
+    """One traced step of a model.
+
+    Attributes:
+        closed_jaxpr: The step as JAX traced it.
+        program: The same as a flat program in canonical form.
+        states: Every state that the step touches, in the order of the program's inputs.
+        in_tree: Structure of the arguments.
+        in_avals: Shape and dtype of each leaf of the arguments.
+        out_tree: Structure of the model's output.
+        records: What was decided while staging.
+        retrieved_model_states: The live states by path; not compared.
+    """
+
+    closed_jaxpr: Any
+    program: Program
+    states: tuple[StateSpec, ...]
+    in_tree: Any
+    in_avals: tuple[jax.ShapeDtypeStruct, ...]
+    out_tree: Any
+    records: tuple[CompilationRecord, ...] = ()
+    retrieved_model_states: Mapping[Path, brainstate.State] = field(
+        default_factory=dict, repr=False
+    )
+
+    @property
+    def parameter_paths(self) -> tuple[Path, ...]:
+        """Paths of all parameters of the model, used by the step or not."""
+        states = self.retrieved_model_states.items()
+        return tuple(p for p, s in states if isinstance(s, brainstate.ParamState))
+
+    def by_role(self, role: str) -> tuple[StateSpec, ...]:
+        """Return the states of one role, in order."""
+        return tuple(spec for spec in self.states if spec.role == role)
+
+    def spec(self, key: str) -> StateSpec:
+        """Return a state by its key."""
+        return next(spec for spec in self.states if spec.key == key)
+
+    def old_vars(self, spec: StateSpec) -> tuple[Var, ...]:
+        """Program inputs that hold a state's value before the step."""
+        start = len(self.in_avals)
+        return self.program.inputs[start + spec.start : start + spec.stop]
+
+    def new_atoms(self, spec: StateSpec) -> tuple:
+        """Program outputs that hold a state's value after the step."""
+        start = len(self.program.outputs) - sum(len(s.leaves) for s in self.states)
+        return self.program.outputs[start + spec.start : start + spec.stop]
+
+    @property
+    def out_atoms(self) -> tuple:
+        """Program outputs that are the model's output."""
+        count = len(self.program.outputs) - sum(len(s.leaves) for s in self.states)
+        return self.program.outputs[:count]
+
+    def flatten_inputs(self, args: Sequence[Any], states: Mapping[str, Any]) -> list[Any]:
+        """Lay arguments and state values out in the order of the program's inputs."""
+        leaves = list(jax.tree.leaves(tuple(args)))
+        for spec in self.states:
+            leaves.extend(jax.tree.leaves(states[spec.key]))
+        return leaves
+
+    def unflatten_outputs(self, leaves: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+        """Split program results into the model's output and the new state values by key."""
+        count = len(leaves) - sum(len(s.leaves) for s in self.states)
+        states = {
+            spec.key: spec.treedef.unflatten(leaves[count + spec.start : count + spec.stop])
+            for spec in self.states
+        }
+        return self.out_tree.unflatten(leaves[:count]), states
+
+
+def extract_module_info(
+    model: brainstate.nn.Module, *model_args: Any, control_flow: ControlFlowPolicy | None = None
+) -> ModuleInfo:
+    """Trace one step of a model.
+
+    Args:
+        model: A module whose states are initialised.
+        *model_args: Example arguments of one step.
+        control_flow: What to do with loops and branches inside the step.
+
+    Returns:
+        The traced step.
+
+    Raises:
+        TypeError: If `model` is not a `brainstate.nn.Module`.
+        CompilationError: If states are not initialised, or the step writes a parameter.
+    """
+    check_module(model)
+    step = brainstate.transform.StatefulFunction(model, return_only_write=False)
+    try:
+        step.make_jaxpr(*model_args)
+    except AttributeError as error:
+        raise _uninitialised(error) or error from error
+    trace = step.get_state_trace(*model_args)
+    paths = {id(state): path for path, state in model.states().items()}
+    live = {}
+    for i, state in enumerate(trace.states):
+        path = paths.get(id(state)) or ('global', state.name or f'{type(state).__name__}{i}')
+        live[tuple(str(p) for p in path)] = state
+    specs = _specs(live, trace.been_writen)
+
+    closed_jaxpr = step.get_jaxpr(*model_args)
+    out_shapes, _ = step.get_out_shapes(*model_args)
+    arg_leaves, in_tree = jax.tree.flatten(tuple(model_args))
+    in_avals = tuple(jax.ShapeDtypeStruct(jnp.shape(a), jax.dtypes.result_type(a))
+                     for a in arg_leaves)  # fmt: skip
+    count = len(jax.tree.leaves(out_shapes))
+    program, records = canonicalise(
+        closed_jaxpr,
+        parameters=_positions(specs, 'param', len(in_avals)),
+        hidden_inputs=_positions(specs, 'hidden', len(in_avals)),
+        hidden_outputs=_positions(specs, 'hidden', count),
+        policy=control_flow or ControlFlowPolicy(),
+        library_paths=library_paths(),
+    )
+    records = (*records, *_undifferentiable(specs, live))
+    everything = {tuple(str(p) for p in path): state for path, state in model.states().items()}
+    everything.update(live)
+    info = ModuleInfo(
+        closed_jaxpr,
+        program,
+        specs,
+        in_tree,
+        in_avals,
+        jax.tree.structure(out_shapes),
+        records,
+        brainstate.util.FlattedDict(everything),
+    )
+    _check_parameters_unwritten(info)
+    return info
+
+
+def check_module(model: Any) -> None:
+    """Check that a model is a `brainstate.nn.Module`.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(model, brainstate.nn.Module):
+        raise TypeError(
+            explain_error(
+                'model',
+                'is not a model',
+                got=type(model).__name__,
+                expected='an instance of brainstate.nn.Module, whose states can be found by path',
+                fix='Write the step as the `update` method of a brainstate.nn.Module.',
+                code='ETC101',
+            )
+        )
+
+
+def library_paths() -> tuple[str, ...]:
+    """Folders of our own packages, whose frames are not the user's code."""
+    names = ('etrace_compiler', 'etrace_algorithms', 'etrace_nn')
+    files = [sys.modules[n].__file__ for n in names if n in sys.modules]
+    return tuple(str(pathlib.Path(f).parent) for f in files if f)
+
+
+def _specs(live: Mapping[Path, Any], written: Sequence[bool]) -> tuple[StateSpec, ...]:
+    specs, start = [], 0
+    for (path, state), is_written in zip(live.items(), written, strict=True):
+        leaves, treedef = jax.tree.flatten(state.value)
+        avals = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jax.dtypes.result_type(x))
+                      for x in leaves)  # fmt: skip
+        stacked = isinstance(state, brainstate.HiddenGroupState)
+        count = avals[0].shape[-1] if stacked else 1
+        specs.append(StateSpec(path, _role(state, avals), treedef, avals, start, is_written,
+                               count, stacked))  # fmt: skip
+        start += len(leaves)
+    return tuple(specs)
+
+
+def _positions(specs: Sequence[StateSpec], role: str, offset: int) -> list[int]:
+    return [offset + i for s in specs if s.role == role for i in range(s.start, s.stop)]
+
+
+def _role(state: Any, avals: tuple[jax.ShapeDtypeStruct, ...]) -> str:
+    if isinstance(state, brainstate.ParamState):
+        return 'param'
+    if isinstance(state, brainstate.HiddenState) and jnp.issubdtype(avals[0].dtype, np.inexact):
+        return 'hidden'
+    return 'other'
+
+
+def _undifferentiable(specs: Sequence[StateSpec], live: Mapping) -> list[CompilationRecord]:
+    return [
+        record(
+            DiagnosticKind.HIDDEN_NOT_DIFFERENTIABLE,
+            f'hidden state {spec.key} holds {spec.leaves[0].dtype}: it is carried along '
+            'and no trace follows it',
+            hidden_paths=(spec.path,),
+        )
+        for spec in specs
+        if spec.role == 'other' and isinstance(live[spec.path], brainstate.HiddenState)
+    ]
+
+
+def _uninitialised(error: AttributeError) -> CompilationError | None:
+    """Recognise the access to a state that `init_state` would have made."""
+    if not isinstance(error.obj, brainstate.nn.Module):
+        return None
+    frame = error.__traceback__
+    where = None
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        if not code.co_filename.startswith(('<', *library_paths(), *_jax.LIBRARIES)):
+            where = _jax.SourceLine(code.co_filename, frame.tb_lineno, code.co_name)
+        frame = frame.tb_next
+    return CompilationError(
+        explain_error(
+            f'{type(error.obj).__name__}.{error.name}',
+            'does not exist while the model is traced',
+            got='a module without this attribute',
+            expected='every state to be initialised',
+            fix='Call brainstate.nn.init_all_states(model[, batch_size]) first, '
+            'or let etrace_algorithms.compile do it.',
+            code='ETC102',
+            where=where,
+        )
+    )
+
+
+def _check_parameters_unwritten(info: ModuleInfo) -> None:
+    written = [spec for spec in info.by_role('param') if spec.written]
+    if not written:
+        return
+    spec = written[0]
+    producer: Equation | None = None
+    made = info.program.producers()
+    for atom in info.new_atoms(spec):
+        if atom in made:
+            producer = info.program.equations[made[atom]]
+    raise CompilationError(
+        explain_error(
+            spec.key,
+            'is a parameter that the step writes',
+            got=f'{len(written)} written parameter(s): {", ".join(s.key for s in written)}',
+            expected='parameters that only an optimiser writes, between steps',
+            fix='Hold it in a brainstate.HiddenState or ShortTermState instead.',
+            code='ETC103',
+            where=producer.source if producer else None,
+        )
+    )
