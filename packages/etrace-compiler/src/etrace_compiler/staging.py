@@ -19,7 +19,7 @@ from etrace_compiler.program import Equation, Program, Var
 
 __all__ = ['ModuleInfo', 'StateSpec', 'extract_module_info', 'path_key']
 
-Path = tuple[str, ...]
+Path = tuple[Any, ...]
 
 
 def path_key(path: Sequence[Any] | str) -> str:
@@ -58,6 +58,11 @@ class StateSpec:
     @property
     def stop(self) -> int:
         return self.start + len(self.leaves)
+
+    @property
+    def holds_keys(self) -> bool:
+        """Whether the value is a random key."""
+        return any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in self.leaves)
 
     @property
     def varshape(self) -> tuple[int, ...]:
@@ -167,7 +172,7 @@ def extract_module_info(
     live = {}
     for i, state in enumerate(trace.states):
         path = paths.get(id(state)) or ('global', state.name or f'{type(state).__name__}{i}')
-        live[tuple(str(p) for p in path)] = state
+        live[tuple(path)] = state
     specs = _specs(live, trace.been_writen)
 
     closed_jaxpr = step.get_jaxpr(*model_args)
@@ -185,7 +190,7 @@ def extract_module_info(
         library_paths=library_paths(),
     )
     records = (*records, *_undifferentiable(specs, live))
-    everything = {tuple(str(p) for p in path): state for path, state in model.states().items()}
+    everything = dict(model.states().items())
     everything.update(live)
     info = ModuleInfo(
         closed_jaxpr,

@@ -1,0 +1,57 @@
+"""Online learning rules for recurrent and spiking networks."""
+
+from importlib.metadata import PackageNotFoundError as _NotInstalled
+from importlib.metadata import version as _version
+
+from etrace_compiler import (
+    CompilationError,
+    ETraceVjpGraphExecutor,
+    MultiStepData,
+    NotSupportedError,
+    SingleStepData,
+)
+
+from etrace_algorithms._compile import compile  # noqa: A004
+from etrace_algorithms.drive import etrace_evolve, etrace_grad
+from etrace_algorithms.learner import (
+    D_RTRL,
+    ES_D_RTRL,
+    EligibilityTrace,
+    ETraceAlgorithm,
+    ETraceVjpAlgorithm,
+    Immediate,
+    IODimVjpAlgorithm,
+    ParamDimVjpAlgorithm,
+    RuleLearner,
+    pp_prop,
+)
+from etrace_algorithms.rule import Exactness, LearningRule, LearningSignal
+
+try:
+    __version__ = _version('etrace-algorithms')
+except _NotInstalled:  # a source tree that was put on the path
+    __version__ = '0.0.0'
+
+__all__ = [
+    'D_RTRL',
+    'ES_D_RTRL',
+    'CompilationError',
+    'ETraceAlgorithm',
+    'ETraceVjpAlgorithm',
+    'ETraceVjpGraphExecutor',
+    'EligibilityTrace',
+    'Exactness',
+    'IODimVjpAlgorithm',
+    'Immediate',
+    'LearningRule',
+    'LearningSignal',
+    'MultiStepData',
+    'NotSupportedError',
+    'ParamDimVjpAlgorithm',
+    'RuleLearner',
+    'SingleStepData',
+    'compile',
+    'etrace_evolve',
+    'etrace_grad',
+    'pp_prop',
+]

@@ -1,0 +1,110 @@
+"""`compile`: from a model and the name of an algorithm to a learner that is ready to run."""
+
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+from etrace_compiler import CompilationReport, DiagnosticLevel, get_single_step_data
+from etrace_compiler.errors import explain_error
+
+from etrace_algorithms.learner import ETraceAlgorithm, RuleLearner
+from etrace_algorithms.plugins import get_learner
+from etrace_algorithms.rule import LearningRule
+
+__all__ = ['compile']
+
+
+def compile(  # noqa: A001
+    model: brainstate.nn.Module,
+    algorithm: Any,
+    *example_inputs: Any,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    verbose: int = 0,
+    vmap: bool = False,
+    **options: Any,
+) -> Any:
+    """Initialise a model's states, compile its graph, and return a learner that is ready.
+
+    Args:
+        model: A module that does one time step.
+        algorithm: Name of a learner (`'d_rtrl'`, `'pp_prop'`, ...), a learner class, a learning
+            rule, or a class of rules.
+        *example_inputs: Arguments of one step, with the batch axis if there is one.
+        batch_size: Batch size passed to the model's `init_state`.
+        seed: Seed of the random numbers that initialise the states.
+        verbose: 1 prints the compiler's warnings, 2 everything it decided.
+        vmap: Compile the step of one sample and run it by `jax.vmap`; states are initialised
+            without a batch axis and given one of `batch_size`.
+        **options: Arguments of the learner, for example `decay_or_rank=0.9`.
+
+    Raises:
+        UnknownLearnerError: If no learner has this name; the message has the nearest match.
+        TypeError: If `algorithm` is none of the above.
+        CompilationError: If the model cannot be compiled.
+
+    Example:
+        >>> import brainstate, etrace_nn, jax.numpy as jnp
+        >>> learner = compile(etrace_nn.GRUCell(3, 4), 'pp_prop', jnp.zeros((2, 3)),
+        ...                   batch_size=2, decay_or_rank=0.9)
+        >>> learner(jnp.ones((2, 3))).shape
+        (2, 4)
+    """
+    learner = _make_learner(model, algorithm, options)
+    if vmap and not batch_size:
+        raise ValueError(
+            explain_error(
+                'batch_size',
+                'is needed with vmap=True',
+                got=repr(batch_size),
+                expected='the number of samples',
+                fix='Pass batch_size=B, and example inputs with that batch axis.',
+                code='ETA109',
+            )
+        )
+    if seed is not None:
+        with brainstate.random.seed_context(seed):
+            brainstate.nn.init_all_states(model, None if vmap else batch_size)
+    else:
+        brainstate.nn.init_all_states(model, None if vmap else batch_size)
+    if vmap:
+        single = [jax.tree.map(lambda x: jnp.asarray(x)[0], a)
+                  for a in get_single_step_data(*example_inputs)]  # fmt: skip
+        learner.compile_graph(*single)
+        learner.replicate_states(batch_size)
+        learner.init_etrace_state()
+    else:
+        learner.compile_graph(*example_inputs)
+    if verbose:
+        level = DiagnosticLevel.WARNING if verbose == 1 else DiagnosticLevel.INFO
+        CompilationReport(learner.graph).show(level)
+    return learner
+
+
+def _make_learner(model: brainstate.nn.Module, algorithm: Any, options: dict[str, Any]) -> Any:
+    found = get_learner(algorithm).load() if isinstance(algorithm, str) else algorithm
+    if isinstance(found, type) and issubclass(found, LearningRule):
+        learner_options = {k: options.pop(k) for k in list(options) if k in _LEARNER_OPTIONS}
+        return RuleLearner(model, found(**options), **learner_options)
+    if isinstance(found, LearningRule):
+        return RuleLearner(model, found, **options)
+    if callable(found) and (isinstance(algorithm, str) or _is_learner_class(found)):
+        return found(model, **options)
+    raise TypeError(
+        explain_error(
+            'algorithm',
+            'is not a learning algorithm',
+            got=repr(algorithm),
+            expected='the name of a learner, a learner class, a learning rule, or a class of rules',
+            fix="Run `etrace list` for the names, or pass etrace_algorithms.D_RTRL.",
+            code='ETA110',
+        )
+    )
+
+
+_LEARNER_OPTIONS = ('name', 'vjp_method', 'control_flow')
+
+
+def _is_learner_class(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, ETraceAlgorithm)

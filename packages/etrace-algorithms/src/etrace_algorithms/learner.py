@@ -1,0 +1,626 @@
+"""The learners: live states around a learning rule.
+
+A learner is called in place of its model. It advances states and traces, and whatever
+gradient is taken through it, `jax.grad` or `brainstate.transform.grad` of any loss, is the
+online gradient of its rule.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+from etrace_compiler import (
+    ControlFlowPolicy,
+    ETraceGraph,
+    ETraceVjpGraphExecutor,
+    Linearisation,
+    effective_weights,
+    path_key,
+    run_step,
+    split_input_data,
+)
+from etrace_compiler.errors import explain_error
+
+from etrace_algorithms import drive
+from etrace_algorithms.batching import merge_step, split_keys, state_axes
+from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
+from etrace_algorithms.rules import DiagonalRTRL, ImmediateDerivatives, IODimTrace, as_decay
+from etrace_algorithms.validation import check_arguments, check_trainable, check_vjp_method
+
+__all__ = [
+    'D_RTRL',
+    'ES_D_RTRL',
+    'ETraceAlgorithm',
+    'ETraceVjpAlgorithm',
+    'EligibilityTrace',
+    'IODimVjpAlgorithm',
+    'Immediate',
+    'ParamDimVjpAlgorithm',
+    'RuleLearner',
+    'pp_prop',
+]
+
+
+class EligibilityTrace(brainstate.ShortTermState):
+    """The state that holds a learner's trace."""
+
+
+class ETraceAlgorithm(brainstate.nn.Module):
+    """What every learner has: a model, its compiled graph, and its states by role.
+
+    Args:
+        model: A module that does one time step.
+        name: Name of the learner.
+        control_flow: What to do with loops and branches inside the step.
+
+    Raises:
+        TypeError: If `model` is not a `brainstate.nn.Module`.
+    """
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        name: str | None = None,
+        control_flow: ControlFlowPolicy | None = None,
+    ):
+        super().__init__(name=name)
+        self.executor = ETraceVjpGraphExecutor(model, control_flow)
+        self.model = model
+        self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
+        self.batch_axis_size: int | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile_graph` has been called."""
+        return self.executor.is_compiled
+
+    @property
+    def graph(self) -> ETraceGraph:
+        """The compiled graph.
+
+        Raises:
+            ValueError: If `compile_graph` has not been called.
+        """
+        return self.executor.graph
+
+    def _live(self, role: str) -> dict[tuple[str, ...], brainstate.State]:
+        states = self.executor.states
+        return {s.path: states[s.path] for s in self.graph.module_info.by_role(role)}
+
+    @property
+    def param_states(self) -> dict[tuple[str, ...], brainstate.State]:
+        """The parameters by path, those included that the step does not use."""
+        states = self.executor.states
+        return {path: states[path] for path in self.graph.module_info.parameter_paths}
+
+    @property
+    def hidden_states(self) -> dict[tuple[str, ...], brainstate.State]:
+        """The hidden states by path."""
+        return self._live('hidden')
+
+    @property
+    def other_states(self) -> dict[tuple[str, ...], brainstate.State]:
+        """The states that are neither parameters nor hidden, by path."""
+        return self._live('other')
+
+    def compile_graph(self, *args: Any) -> None:
+        """Compile the graph for one step's arguments, and set the trace to its beginning.
+
+        Args:
+            *args: Example arguments; of `MultiStepData` the first step counts.
+
+        Raises:
+            CompilationError: If the model cannot be compiled, or nothing in it can be trained.
+        """
+        executor = ETraceVjpGraphExecutor(self.model, self.executor.control_flow)
+        executor.compile_graph(*args)
+        check_trainable(executor.graph)
+        self.executor = executor
+        self.running_index.value = jnp.zeros((), jnp.int32)
+        self.init_etrace_state()
+
+    def init_etrace_state(self, *args: Any, **kwargs: Any) -> None:
+        """Set the trace to its beginning; a learner with a trace says how."""
+
+    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Reset the model's states and the trace.
+
+        Args:
+            batch_size: Passed on to the model's `reset_state`.
+            **kwargs: Likewise.
+        """
+        brainstate.nn.reset_all_states(self.model, batch_size, **kwargs)
+        self.running_index.value = jnp.zeros((), jnp.int32)
+        if self.batch_axis_size is not None:
+            self.replicate_states(self.batch_axis_size)
+        self.init_etrace_state()
+
+    def show_graph(self, verbose: bool = True, return_msg: bool = False) -> str | None:
+        """Describe groups, states and weights in text; see the executor's method."""
+        return self.executor.show_graph(verbose, return_msg)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run one step, or several; see `update`."""
+        return self.update(*args)
+
+
+class ETraceVjpAlgorithm(ETraceAlgorithm):
+    r"""A learner whose gradient enters automatic differentiation by a custom VJP.
+
+    A subclass either gives a `rule`, or overrides the four hooks `_update_etrace_data`,
+    `_solve_weight_gradients`, `_get_etrace_data` and `_assign_etrace_data`.
+
+    With `vjp_method='single-step'` every step is credited by its own learning signal
+    $\partial\ell_t/\partial h_t$. With `'multi-step'` one call is a window of `k` steps,
+    given as `MultiStepData` (or one step): inside the window the gradient is that of ordinary
+    automatic differentiation, and the trace at its entry is credited with
+    $\partial\ell/\partial h_{t-k}$.
+
+    Args:
+        model: A module that does one time step.
+        name: Name of the learner.
+        vjp_method: `'single-step'` or `'multi-step'`.
+        control_flow: What to do with loops and branches inside the step.
+
+    Raises:
+        TypeError: If `model` is not a `brainstate.nn.Module`.
+        ValueError: If `vjp_method` is unknown.
+    """
+
+    rule: LearningRule
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        name: str | None = None,
+        vjp_method: str = 'single-step',
+        control_flow: ControlFlowPolicy | None = None,
+    ):
+        super().__init__(model, name, control_flow)
+        self.vjp_method = check_vjp_method(vjp_method)
+        self.etrace: EligibilityTrace | None = None
+        self._inside_window = False
+
+        credit = jax.custom_vjp(lambda params, history: self._zeros(history))
+        credit.defvjp(self._update_fwd, self._update_bwd)
+        self._credit = credit
+        self._jitted: Any = None
+
+    # ------------------------------------------------------------ the four hooks
+
+    def _get_etrace_data(self) -> Any:
+        """Return the trace, a pytree of arrays."""
+        return None if self.etrace is None else self.etrace.value
+
+    def _assign_etrace_data(self, data: Any) -> None:
+        """Store the trace."""
+        if self.etrace is None:
+            self.etrace = EligibilityTrace(data)
+        else:
+            self.etrace.value = data
+
+    def _update_etrace_data(self, data: Any, lin: Linearisation) -> Any:
+        """Advance the trace by one step."""
+        return self.rule.update(data, lin)
+
+    def _solve_weight_gradients(
+        self,
+        before: Any,
+        after: Any,
+        lin: Linearisation | None,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+    ) -> Gradients:
+        """Return the part of the gradient that comes from before the step or window.
+
+        Args:
+            before: The trace before it.
+            after: The trace after it; `None` for a window.
+            lin: The step; `None` for a window.
+            signal: At the new states of a step, or at the states that enter a window.
+            bypass: See `LearningRule.history`.
+        """
+        if lin is None:
+            return self.rule.credit(before, signal)
+        return self.rule.history(before, after, lin, signal, bypass)
+
+    # ------------------------------------------------------------ trace life cycle
+
+    def init_etrace_state(self, *args: Any, **kwargs: Any) -> None:
+        """Set the trace to its beginning."""
+        trace = self.rule.init(self.graph)
+        if self.batch_axis_size is not None:
+            size = self.batch_axis_size
+            trace = jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), trace)
+        self._assign_etrace_data(trace)
+
+    def compile_graph(self, *args: Any) -> None:
+        """Compile the graph; see `ETraceAlgorithm.compile_graph`."""
+        super().compile_graph(*args)
+        self._jitted = None  # it holds the old graph
+
+    def get_etrace_of(self, weight: brainstate.ParamState | tuple[str, ...] | str) -> dict:
+        """Return the parts of the trace that belong to a parameter.
+
+        Args:
+            weight: The parameter, or its path.
+
+        Returns:
+            What the trace holds under the relations of this parameter, by relation key.
+
+        Raises:
+            ValueError: If the parameter has no trace; the reason is in the message.
+        """
+        path = weight
+        if isinstance(weight, brainstate.State):
+            path = self.executor.state_id_to_path.get(id(weight), ('?',))
+        key = path_key(path)
+        keys = {
+            r.key
+            for r in self.graph.hidden_param_op_relations
+            if key in map(path_key, r.trainable_paths)
+        }
+        if not keys:
+            reasons = '; '.join(r.message for r in self.graph.explain(weight_path=key))
+            raise ValueError(
+                explain_error(
+                    key,
+                    'has no eligibility trace',
+                    got=reasons or 'a parameter that the model does not have',
+                    expected='a weight that drives a hidden state',
+                    fix='See learner.show_graph() for the weights that have one.',
+                    code='ETA102',
+                )
+            )
+        return _pick(self._get_etrace_data(), keys)
+
+    # ------------------------------------------------------------ one call
+
+    def update(self, *args: Any) -> Any:
+        """Run the model for one step, or for the steps of a `MultiStepData`.
+
+        Args:
+            *args: Arguments of the step: bare data, `SingleStepData`, or `MultiStepData`, in any
+                mix. Single-step arguments are repeated at each step.
+
+        Returns:
+            The model's output; stacked over steps if there is a `MultiStepData`.
+
+        Raises:
+            ValueError: If the graph is not compiled, or the arguments have other shapes or
+                dtypes than those it was compiled for. States and traces are then unchanged.
+        """
+        bare, multi, length = split_input_data(args)
+        check_arguments(self.graph.module_info, bare, multi, self.batch_axis_size)
+        states = self.executor.state_values()
+        data = self._get_etrace_data()
+        run = self._update
+        if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((bare, states, data))):
+            run = self._jitted = self._jitted or jax.jit(self._update, static_argnums=3)
+        out, new, data = run(bare, states, data, multi)
+        info = self.graph.module_info
+        for spec in info.states:
+            if spec.written and spec.role != 'param':
+                self.executor.states[spec.path].value = new[spec.key]
+        self._assign_etrace_data(data)
+        self.running_index.value = self.running_index.value + (length or 1)
+        return out
+
+    def _update(
+        self, args: tuple, states: Mapping[str, Any], data: Any, multi: tuple[bool, ...]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        """Advance states and trace: a pure function of arrays."""
+        if self.batch_axis_size is None:
+            return self._advance(args, states, data, multi)
+        info = self.graph.module_info
+        axes = state_axes(info)
+        arg_axes = tuple(1 if is_multi else 0 for is_multi in multi)
+        batched, keys = split_keys(info, states, self.batch_axis_size)
+        out, new, data = jax.vmap(
+            lambda a, s, d: self._advance(a, s, d, multi),
+            in_axes=(arg_axes, axes, 0),
+            out_axes=(1 if any(multi) else 0, 0, 0),
+        )(args, batched, data)
+        return out, merge_step(info, new, keys), data
+
+    def _advance(
+        self, args: tuple, states: Mapping[str, Any], data: Any, multi: tuple[bool, ...]
+    ) -> tuple[Any, dict[str, Any], Any]:
+        if self.vjp_method == 'single-step':
+            step = self._single_step
+        else:
+            states = states if self._inside_window else self._enter_window(states, data)
+            step = self._plain_step
+        if not any(multi):
+            return step(args, states, data)
+
+        constant = {s.key: states[s.key] for s in self.graph.module_info.by_role('param')}
+        carried = {key: value for key, value in states.items() if key not in constant}
+
+        def body(carry: tuple, repeated: tuple) -> tuple:
+            now = iter(repeated)
+            step_args = tuple(
+                next(now) if is_multi else a for a, is_multi in zip(args, multi, strict=True)
+            )
+            out, new, data = step(step_args, {**constant, **carry[0]}, carry[1])
+            return ({key: new[key] for key in carried}, data), out
+
+        sequences = tuple(a for a, is_multi in zip(args, multi, strict=True) if is_multi)
+        (carried, data), out = jax.lax.scan(body, (carried, data), sequences)
+        return out, {**constant, **carried}, data
+
+    def _single_step(
+        self, args: tuple, states: Mapping[str, Any], data: Any
+    ) -> tuple[Any, dict[str, Any], Any]:
+        _, _, lin = self.executor.lineariser(args, states)
+        data = jax.lax.stop_gradient(data)
+        after = jax.lax.stop_gradient(self._update_etrace_data(data, lin))
+        p, q = self._credit(self._params(states), (data, after, lin))
+        out, new = self.executor.evaluator(args, states, p, q)
+        return out, new, after
+
+    def _plain_step(
+        self, args: tuple, states: Mapping[str, Any], data: Any
+    ) -> tuple[Any, dict[str, Any], Any]:
+        _, _, lin = self.executor.lineariser(args, states)
+        out, new, _ = run_step(self.graph.module_info, args, states)
+        return out, new, jax.lax.stop_gradient(self._update_etrace_data(data, lin))
+
+    def _enter_window(self, states: Mapping[str, Any], data: Any) -> dict[str, Any]:
+        """Detach the states that enter a window, and credit the trace with what acts on them."""
+        params = self._params(states)
+        entered = {
+            key: value if key in params else jax.lax.stop_gradient(value)
+            for key, value in states.items()
+        }
+        p, _ = self._credit(params, (jax.lax.stop_gradient(data), None, None))
+        for group, zeros in zip(self.graph.hidden_groups, p, strict=True):
+            for spec, zero in zip(group.hidden_states, zeros, strict=True):
+                value = jax.tree.leaves(entered[spec.key])[0]
+                entered[spec.key] = spec.treedef.unflatten([value + zero])
+        return entered
+
+    @contextlib.contextmanager
+    def window(self) -> Iterator[None]:
+        """Make the calls inside this context one window of a `'multi-step'` learner.
+
+        States that enter the first call are detached and credited with the trace, as at the
+        beginning of every window; from call to call they are not detached again.
+        """
+        enter = self._enter_window
+        if self.batch_axis_size is not None:
+            axes = state_axes(self.graph.module_info)
+            enter = jax.vmap(enter, in_axes=(axes, 0), out_axes=axes)
+        entered = enter(self.executor.state_values(), self._get_etrace_data())
+        for spec in self.graph.module_info.states:
+            if spec.role != 'param':
+                self.executor.states[spec.path].value = entered[spec.key]
+        self._inside_window = True
+        try:
+            yield
+        finally:
+            self._inside_window = False
+
+    # ------------------------------------------------------------ the custom VJP
+
+    def _params(self, states: Mapping[str, Any]) -> dict[str, Any]:
+        return {s.key: states[s.key] for s in self.graph.module_info.by_role('param')}
+
+    def _zeros(self, history: tuple) -> tuple[list, list]:
+        """Perturbations of the new and of the old states, all zero."""
+        groups = self.graph.hidden_groups
+        new = [[_zeros_like(s) for s in g.hidden_states] for g in groups]
+        bypassed = self.executor.evaluator.bypassed if history[2] is not None else frozenset()
+        old = [
+            [_zeros_like(s) for s in g.hidden_states] if g.index in bypassed else None
+            for g in groups
+        ]
+        return new, old
+
+    def _update_fwd(self, params: Mapping[str, Any], history: tuple) -> tuple[Any, Any]:
+        """Forward half of the custom VJP: zero perturbations, and what their credit needs."""
+        return self._zeros(history), (params, history)
+
+    def _update_bwd(self, residuals: tuple, cotangents: tuple) -> tuple[Any, None]:
+        """Backward half: signals on the states become gradients of the parameters."""
+        params, (before, after, lin) = residuals
+        to_new, to_old = cotangents
+        graph = self.graph
+        signal = self._signal(to_new)
+        bypass = None if all(part is None for part in to_old) else self._signal(to_old)
+        gradients = self._solve_weight_gradients(before, after, lin, signal, bypass)
+        weights, pull = jax.vjp(lambda p: effective_weights(graph, p), dict(params))
+        gradients = {key: gradients[key].astype(w.dtype) for key, w in weights.items()}
+        return pull(gradients)[0], None
+
+    def _signal(self, cotangents: list) -> LearningSignal:
+        groups = self.graph.hidden_groups
+        values = [
+            g.concat_hidden(part)
+            if part is not None
+            else jnp.zeros((*g.varshape, g.num_state), g.dtype)
+            for g, part in zip(groups, cotangents, strict=True)
+        ]
+        return LearningSignal(self.graph, tuple(values))
+
+    # ------------------------------------------------------------ sequences and batches
+
+    def etrace_grad(self, *sequences: Any, **options: Any) -> Any:
+        """Accumulate online gradients over a sequence; see `etrace_algorithms.etrace_grad`."""
+        return drive.etrace_grad(self, *sequences, **options)
+
+    def etrace_evolve(self, *sequences: Any, **options: Any) -> Any:
+        """Advance over a sequence without gradients; see `etrace_algorithms.etrace_evolve`."""
+        return drive.etrace_evolve(self, *sequences, **options)
+
+    def replicate_states(self, size: int) -> None:
+        """Give every state of the model a leading batch axis, for a learner that runs by vmap.
+
+        Args:
+            size: Number of copies.
+        """
+        info = self.graph.module_info
+        self.batch_axis_size = size
+        for spec, axis in zip(info.states, state_axes(info).values(), strict=True):
+            state = self.executor.states[spec.path]
+            if axis == 0 and spec.role != 'param' and not spec.holds_keys:
+                state.value = jax.tree.map(
+                    lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), state.value
+                )
+
+
+class RuleLearner(ETraceVjpAlgorithm):
+    """A learner made of any learning rule.
+
+    Args:
+        model: A module that does one time step.
+        rule: The learning rule.
+        name: Name of the learner.
+        vjp_method: `'single-step'` or `'multi-step'`.
+        control_flow: What to do with loops and branches inside the step.
+    """
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        rule: LearningRule,
+        name: str | None = None,
+        vjp_method: str = 'single-step',
+        control_flow: ControlFlowPolicy | None = None,
+    ):
+        super().__init__(model, name, vjp_method, control_flow)
+        self.rule = rule
+
+
+class ParamDimVjpAlgorithm(RuleLearner):
+    r"""Online gradients with one trace entry per weight and batch element, `O(B I O S)`.
+
+    $$\varepsilon_t = D_t\,\varepsilon_{t-1} + f_t \otimes x_t$$
+
+    Equal to backpropagation through time wherever the recurrence is position-diagonal.
+
+    Args:
+        model: A module that does one time step.
+        name: Name of the learner.
+        vjp_method: `'single-step'` or `'multi-step'`.
+        fast_solve: Contract the old trace with the signal pulled back over the step; otherwise
+            follow the formula literally. The result is the same to rounding.
+        trace_dtype: Dtype in which traces are stored; that of the states by default.
+        control_flow: What to do with loops and branches inside the step.
+
+    Example:
+        >>> import brainstate, etrace_nn, jax.numpy as jnp
+        >>> cell = etrace_nn.GRUCell(3, 4)
+        >>> _ = brainstate.nn.init_all_states(cell)
+        >>> learner = ParamDimVjpAlgorithm(cell)
+        >>> learner.compile_graph(jnp.ones(3))
+        >>> learner(jnp.ones(3)).shape
+        (4,)
+
+    References:
+        Wang et al. (2026), Nature Communications, doi:10.1038/s41467-026-68453-w.
+    """
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        name: str | None = None,
+        vjp_method: str = 'single-step',
+        fast_solve: bool = True,
+        trace_dtype: Any = None,
+        control_flow: ControlFlowPolicy | None = None,
+    ):
+        super().__init__(
+            model, DiagonalRTRL(trace_dtype, fast_solve), name, vjp_method, control_flow
+        )
+
+
+class D_RTRL(ParamDimVjpAlgorithm):  # noqa: N801
+    """The diagonal real-time recurrent learner; see `ParamDimVjpAlgorithm`."""
+
+
+class IODimVjpAlgorithm(RuleLearner):
+    r"""Online gradients from two smoothed factors, `O(B (I + O S))`.
+
+    $$\epsilon^x_t = \alpha\,\epsilon^x_{t-1} + x_t, \qquad
+    \epsilon^f_t = \alpha\,D_t\,\epsilon^f_{t-1} + (1-\alpha)\,f_t$$
+
+    Args:
+        model: A module that does one time step.
+        decay_or_rank: Decay in `[0, 1)`, or an integer rank `n` for the decay
+            `(n - 1) / (n + 1)`; a pair gives the two factors `(x, f)` their own.
+        name: Name of the learner.
+        vjp_method: `'single-step'` or `'multi-step'`.
+        fast_solve: Accepted for symmetry; the factored trace has one way to be solved.
+        trace_dtype: Dtype in which the factors are stored; that of the states by default.
+        control_flow: What to do with loops and branches inside the step.
+        debias: Divide the smoothed side by the weight it holds so far, `1 - decay**n`.
+
+    Raises:
+        ValueError: If a decay is outside `[0, 1)` or a rank below 1.
+        TypeError: If it is neither.
+
+    References:
+        Wang et al. (2026), Nature Communications, doi:10.1038/s41467-026-68453-w.
+    """
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        decay_or_rank: Any,
+        name: str | None = None,
+        vjp_method: str = 'single-step',
+        fast_solve: bool = True,
+        trace_dtype: Any = None,
+        control_flow: ControlFlowPolicy | None = None,
+        debias: bool = True,
+    ):
+        pair = isinstance(decay_or_rank, (tuple, list)) and len(decay_or_rank) == 2
+        x, f = decay_or_rank if pair else (decay_or_rank, decay_or_rank)
+        rule = IODimTrace(as_decay(x), as_decay(f), debias, trace_dtype)
+        super().__init__(model, rule, name, vjp_method, control_flow)
+
+
+class pp_prop(IODimVjpAlgorithm):  # noqa: N801
+    """The input-output-dimension learner by its usual name; see `IODimVjpAlgorithm`."""
+
+
+ES_D_RTRL = pp_prop
+
+
+class Immediate(RuleLearner):
+    """One-step gradients without any trace: the control that every comparison needs.
+
+    Args:
+        model: A module that does one time step.
+        name: Name of the learner.
+        vjp_method: `'single-step'` or `'multi-step'`.
+        control_flow: What to do with loops and branches inside the step.
+    """
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        name: str | None = None,
+        vjp_method: str = 'single-step',
+        control_flow: ControlFlowPolicy | None = None,
+    ):
+        super().__init__(model, ImmediateDerivatives(), name, vjp_method, control_flow)
+
+
+def _zeros_like(spec: Any) -> Any:
+    return jnp.zeros(spec.leaves[0].shape, spec.leaves[0].dtype)
+
+
+def _pick(data: Any, keys: set[str]) -> dict:
+    """Keep the parts of a trace that stand under relation keys, at any depth."""
+    if not isinstance(data, Mapping):
+        return {}
+    found = {key: value for key, value in data.items() if key in keys}
+    if found:
+        return found
+    inner = {key: _pick(value, keys) for key, value in data.items()}
+    return {key: value for key, value in inner.items() if value}

@@ -1,0 +1,125 @@
+r"""`pp_prop` (ES-D-RTRL): the trace as a product of two smoothed factors.
+
+$$\epsilon^x_t = \alpha_x\,\epsilon^x_{t-1} + x_t, \qquad
+\epsilon^f_t = \alpha_f\,D_t\,\epsilon^f_{t-1} + (1-\alpha_f)\,f_t, \qquad
+\varepsilon_t \approx \epsilon^f_t \otimes \epsilon^x_t.$$
+
+The smoothed side begins at zero, so that after `n` steps it holds only $1-\alpha_f^n$ of its
+weight; `debias` divides by that, as Adam does for its moments. After one step the trace is then
+exactly $f_1 \otimes x_1$.
+
+References:
+    Wang et al. (2026), Model-agnostic linear-memory online learning in spiking neural
+    networks, Nature Communications, doi:10.1038/s41467-026-68453-w.
+"""
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from etrace_compiler import ETraceGraph, Linearisation
+from etrace_compiler.errors import explain_error
+
+from etrace_algorithms.algebra import carry, outer_gradient
+from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
+
+__all__ = ['IODimTrace', 'as_decay']
+
+
+@dataclass(frozen=True)
+class IODimTrace(LearningRule):
+    """Two factors per relation, one of the size of its input and one of its result.
+
+    Attributes:
+        decay_x: Decay of the input factor, in `[0, 1)`.
+        decay_f: Decay of the drive factor, in `[0, 1)`.
+        debias: Divide the drive factor by `1 - decay_f**n` after `n` steps.
+        trace_dtype: Dtype in which the factors are stored; that of the states by default.
+    """
+
+    decay_x: float
+    decay_f: float
+    debias: bool = True
+    trace_dtype: Any = None
+
+    def init(self, graph: ETraceGraph) -> dict[str, Any]:
+        x, f = {}, {}
+        for r in graph.hidden_param_op_relations:
+            shared, heads, fan_in, fan_out = r.block_shape
+            x[r.key] = jnp.zeros((shared, heads, fan_in), self.trace_dtype or r.dtype)
+            f[r.key] = tuple(
+                jnp.zeros(
+                    (shared, heads, fan_out, g.num_state),
+                    self.trace_dtype or jnp.result_type(r.dtype, g.dtype),
+                )
+                for g in r.hidden_groups
+            )
+        return {'x': x, 'f': f, 'steps': jnp.zeros((), jnp.int32)}
+
+    def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
+        x, f = {}, {}
+        for r in lin.relations:
+            old = trace['x'][r.key]
+            x[r.key] = (self.decay_x * old + lin.x[r.key]).astype(old.dtype)
+            f[r.key] = tuple(
+                (
+                    self.decay_f * carry(lin.D_at(r, i), old) + (1 - self.decay_f) * drive
+                ).astype(old.dtype)
+                for i, (old, drive) in enumerate(
+                    zip(trace['f'][r.key], lin.f[r.key], strict=True)
+                )
+            )
+        return {'x': x, 'f': f, 'steps': trace['steps'] + 1}
+
+    def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
+        scale = self._scale(trace['steps'])
+        return {
+            r.key: sum(
+                outer_gradient(signal.at(r, i), f * scale.astype(f.dtype), trace['x'][r.key])
+                for i, f in enumerate(trace['f'][r.key])
+            )
+            for r in signal.graph.hidden_param_op_relations
+        }
+
+    def _scale(self, steps: Any) -> Any:
+        if not self.debias:
+            return jnp.ones(())
+        weight = 1 - jnp.asarray(self.decay_f) ** steps
+        return jnp.where(steps > 0, 1 / jnp.where(steps > 0, weight, 1), 1)
+
+
+def as_decay(decay_or_rank: Any) -> float:
+    """Read a decay, or turn a rank `n` into the decay `(n - 1) / (n + 1)`.
+
+    Args:
+        decay_or_rank: A float in `[0, 1)`, or an integer of at least 1.
+
+    Raises:
+        ValueError: If it is out of range.
+        TypeError: If it is neither.
+
+    Example:
+        >>> as_decay(0.9), as_decay(19)
+        (0.9, 0.9)
+    """
+    if isinstance(decay_or_rank, numbers.Integral) and not isinstance(decay_or_rank, bool):
+        if decay_or_rank >= 1:
+            return float((decay_or_rank - 1) / (decay_or_rank + 1))
+        problem, error = 'is out of range', ValueError
+    elif isinstance(decay_or_rank, numbers.Real) and not isinstance(decay_or_rank, bool):
+        if 0 <= decay_or_rank < 1:
+            return float(decay_or_rank)
+        problem, error = 'is out of range', ValueError
+    else:
+        problem, error = 'is neither a decay nor a rank', TypeError
+    raise error(
+        explain_error(
+            'decay_or_rank',
+            problem,
+            got=repr(decay_or_rank),
+            expected='a float decay with 0 <= decay < 1, or an integer rank of at least 1',
+            fix='A decay of 0.9 is the same as a rank of 19.',
+            code='ETA101',
+        )
+    )

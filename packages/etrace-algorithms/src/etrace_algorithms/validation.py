@@ -1,0 +1,107 @@
+"""Checks at the border: each says what was given, what was expected and what to do."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etrace_compiler import CompilationError, DiagnosticLevel, ETraceGraph, ModuleInfo
+from etrace_compiler.errors import explain_error
+
+__all__ = ['check_arguments', 'check_trainable', 'check_vjp_method']
+
+
+def check_vjp_method(vjp_method: str) -> str:
+    """Check the name of a VJP method.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    if vjp_method in ('single-step', 'multi-step'):
+        return vjp_method
+    raise ValueError(
+        explain_error(
+            'vjp_method',
+            'is unknown',
+            got=repr(vjp_method),
+            expected="'single-step' or 'multi-step'",
+            fix='Leave it out for single-step.',
+            code='ETA103',
+        )
+    )
+
+
+def check_trainable(graph: ETraceGraph) -> None:
+    """Check that a graph has a parameter that can be trained.
+
+    Raises:
+        CompilationError: If it has none; the message lists the reasons.
+    """
+    info = graph.module_info
+    dead = {r.weight_path for r in graph.diagnostics if r.level == DiagnosticLevel.ERROR}
+    alive = [path for path in info.parameter_paths if path not in dead]
+    if alive:
+        return
+    reasons = [str(r) for r in graph.diagnostics if r.level == DiagnosticLevel.ERROR]
+    raise CompilationError(
+        '\n'.join(
+            [
+                explain_error(
+                    'model',
+                    'has nothing to train',
+                    got=f'{len(info.parameter_paths)} parameters',
+                    expected='at least one ParamState that reaches an output or a hidden state',
+                    fix='Hold trainable values in brainstate.ParamState and use them in the step.',
+                    code='ETA104',
+                ),
+                *reasons,
+            ]
+        ),
+        graph.diagnostics,
+    )
+
+
+def check_arguments(
+    info: ModuleInfo, args: tuple[Any, ...], multi: tuple[bool, ...], batch: int | None
+) -> None:
+    """Check a step's arguments against those the graph was compiled for.
+
+    Args:
+        info: The traced step.
+        args: Bare arguments.
+        multi: Which of them have a leading axis of steps.
+        batch: Size of the batch axis that vmap adds, `None` without one.
+
+    Raises:
+        ValueError: If structure, shape or dtype differ.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    if tree != info.in_tree:
+        _refuse('arguments', f'{tree}', f'{info.in_tree}')
+    flags = jax.tree.leaves(
+        [jax.tree.map(lambda _, m=m: m, a) for a, m in zip(args, multi, strict=True)]
+    )
+    for i, (leaf, aval, is_multi) in enumerate(zip(leaves, info.in_avals, flags, strict=True)):
+        shape = jnp.shape(leaf)[1:] if is_multi else jnp.shape(leaf)
+        expected = aval.shape if batch is None else (batch, *aval.shape)
+        dtype = jax.dtypes.result_type(leaf)
+        if shape != expected or dtype != aval.dtype:
+            per_step = ' per step' if is_multi else ''
+            _refuse(
+                f'argument {i}',
+                f'{dtype}{list(shape)}{per_step}',
+                f'{aval.dtype}{list(expected)}{per_step}',
+            )
+
+
+def _refuse(subject: str, got: str, expected: str) -> None:
+    raise ValueError(
+        explain_error(
+            subject,
+            'does not fit the compiled graph',
+            got=got,
+            expected=expected,
+            fix='For another batch size or dtype initialise the states again '
+            'and call compile_graph with it.',
+            code='ETA105',
+        )
+    )
