@@ -52,7 +52,7 @@ def initial_value(
                 subject,
                 'has the wrong shape',
                 got=jnp.shape(u.get_mantissa(value)),
-                expected=full,
+                expected=str(full),
                 fix='Pass a function of the shape, or a value that broadcasts to it.',
                 code='ETC601',
             )
@@ -95,7 +95,7 @@ def check_input(
                 f'{subject} input',
                 'does not fit the batch axes of the state',
                 got=batch,
-                expected=of_state,
+                expected=str(of_state),
                 fix='Initialise the states again, with the `batch_size` of the input.',
                 code='ETC603',
             )

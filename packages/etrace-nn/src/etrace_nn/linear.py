@@ -60,7 +60,7 @@ class Linear(Layer):
                     'Linear out_size',
                     'does not fit in_size',
                     got=self.out_size,
-                    expected=(*self.in_size[:-1], self.out_size[-1]),
+                    expected=str((*self.in_size[:-1], self.out_size[-1])),
                     fix='Change the last axis only.',
                     code='ETC608',
                 )
