@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from etrace_compiler import _jax
@@ -116,8 +117,10 @@ def _gather_index(eqn: Equation) -> list[np.ndarray | None] | None:
     operand, where = eqn.inputs
     if not isinstance(where, Const):
         return None
-    index = _jax.bind_equation(eqn.primitive, dict(eqn.params), [_index(operand.shape), where.value])
-    return [np.asarray(index[0]), None]
+    params = {**eqn.params, 'fill_value': NONE}  # what lies outside comes from nowhere
+    with jax.ensure_compile_time_eval():
+        (index,) = _jax.bind_equation(eqn.primitive, params, [_index(operand.shape), where.value])
+    return [np.asarray(index), None]
 
 
 def _dynamic_slice_index(eqn: Equation) -> list[np.ndarray | None] | None:

@@ -76,7 +76,10 @@ class Linearisation:
         Returns:
             Per group, `(*varshape, S)`; groups act on each other.
         """
-        return jax.jvp(self._step, (self.hidden,), (tangents,))[1]
+        # the transpose of `vjp_h`: a custom_vjp in the model has no forward-mode derivative
+        _, pull = jax.vjp(self._step, self.hidden)
+        zeros = jax.tree.map(jnp.zeros_like, self.hidden)
+        return jax.vjp(lambda c: pull(c)[0], zeros)[1](tangents)[0]
 
     def vjp_h(self, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
         """Multiply a vector by the complete one-step Jacobian of the hidden states.

@@ -12,7 +12,8 @@ ELEMENTWISE = frozenset(
     exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le lgamma
     log log1p logistic lt max min mul ne neg nextafter not or polygamma pow random_gamma_grad real
     reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left
-    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh xor zeta
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan
+    tanh xor zeta
     """.split()
 )
 

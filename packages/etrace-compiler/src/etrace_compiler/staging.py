@@ -172,6 +172,8 @@ def extract_module_info(
     live = {}
     for i, state in enumerate(trace.states):
         path = paths.get(id(state)) or ('global', state.name or f'{type(state).__name__}{i}')
+        if path in live:  # two states from outside the model may share a name
+            path = (*path, str(i))
         live[tuple(path)] = state
     specs = _specs(live, trace.been_writen)
 

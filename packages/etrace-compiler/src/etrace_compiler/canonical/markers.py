@@ -65,10 +65,12 @@ def sink_markers(program: Program, parameters: set[Var], hidden_outputs: set[int
                 marked.add(inputs[0])
                 sources[inputs[0]] = eqn.source
                 continue
-            if any(v in marked for v in inputs):
+            before = [sources[v] for v in inputs if v in marked]
+            if operator_of(eqn.primitive) is not None:  # a marked product of parameters alone
+                before.append(eqn.source)
+            if before:
                 marked.update(eqn.outputs)
-                for v in eqn.outputs:
-                    sources[v] = next(sources[i] for i in inputs if i in marked)
+                sources.update(dict.fromkeys(eqn.outputs, before[0]))
         elif operator_of(eqn.primitive) is None:
             inputs = tuple(
                 mark(v, _meeting_shape(eqn, v), sources[v]) if v in marked else v for v in inputs

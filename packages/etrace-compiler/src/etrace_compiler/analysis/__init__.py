@@ -1,0 +1,1 @@
+"""Which parameter drives which hidden states, found in the traced program."""
