@@ -85,7 +85,11 @@ def etrace_grad(
         return jnp.sum(total), rest
 
     def advance(function: Callable) -> Callable:
-        grad = brainstate.transform.grad(function, weights, has_aux=True, return_value=True)
+        # a parameter that the step does not use is no mistake here: its gradient is zero, and
+        # the compiler has said so
+        grad = brainstate.transform.grad(
+            function, weights, has_aux=True, return_value=True, check_states=False
+        )
 
         def body(carry: Any, slices: Any) -> tuple[Any, Any]:
             gradients, _, rest = grad(*slices)

@@ -1,5 +1,15 @@
-"""Oracles for gradients, for our own tests and for those of plugin authors."""
+"""Oracles and models, for our own tests and for those of plugin authors."""
 
+from etrace_algorithms.testing.models import (
+    DIAGONAL_MODELS,
+    RECURRENT_MODELS,
+    DiagonalLSTM,
+    ElementwiseDecay,
+    LeakyIntegrator,
+    PlainRNN,
+    RecurrentLSTM,
+    SpikingChain,
+)
 from etrace_algorithms.testing.oracles import (
     assert_gradients_close,
     bptt_gradients,
@@ -9,6 +19,14 @@ from etrace_algorithms.testing.oracles import (
 )
 
 __all__ = [
+    'DIAGONAL_MODELS',
+    'RECURRENT_MODELS',
+    'DiagonalLSTM',
+    'ElementwiseDecay',
+    'LeakyIntegrator',
+    'PlainRNN',
+    'RecurrentLSTM',
+    'SpikingChain',
     'assert_gradients_close',
     'bptt_gradients',
     'finite_difference',

@@ -53,7 +53,7 @@ def bptt_gradients(
         chunks = jax.tree.map(lambda x: x.reshape((-1, stop_at, *x.shape[1:])), sequences)
         return jnp.sum(brainstate.transform.for_loop(window, *chunks))
 
-    gradients = brainstate.transform.jit(brainstate.transform.grad(total, params))()
+    gradients = brainstate.transform.jit(brainstate.transform.grad(total, params, check_states=False))()
     for key, state in model.states().items():
         if key in kept:
             state.value = kept[key]
