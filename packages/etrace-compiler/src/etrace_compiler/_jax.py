@@ -140,9 +140,7 @@ def new_primitive(name: str, forward: Callable) -> Any:
                 args[i] = value
             return forward(*args, **params)
 
-        _, tangent = jax.jvp(
-            of_active, [primals[i] for i in active], [tangents[i] for i in active]
-        )
+        _, tangent = jax.jvp(of_active, [primals[i] for i in active], [tangents[i] for i in active])
         return out, tangent
 
     primitive.def_impl(forward)
@@ -153,6 +151,5 @@ def new_primitive(name: str, forward: Callable) -> Any:
 
 
 def register_batching(primitive: Any, rule: Callable) -> None:
-    """Attach a vmap rule `(args, axes, **params) -> (out, axis)`; an axis of `None` is unbatched."""
-
+    """Attach a vmap rule `(args, axes, **params) -> (out, axis)`; axis `None` is unbatched."""
     batching.primitive_batchers[primitive] = rule

@@ -201,9 +201,7 @@ class StepEvaluator:
 
         for i, version in self._plan:
             eqn = info.program.equations[i]
-            operands = [
-                read(v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)
-            ]
+            operands = [read(v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)]
             for v, value in zip(eqn.outputs, apply_equation(eqn, operands), strict=True):
                 values[v, version] = value
 

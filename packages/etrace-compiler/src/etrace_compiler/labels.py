@@ -38,6 +38,8 @@ Labels = np.ndarray | None
 _REDUCTIONS = frozenset({'reduce_and', 'reduce_max', 'reduce_min', 'reduce_or', 'reduce_prod',
                          'reduce_sum', 'argmax', 'argmin'})  # fmt: skip
 _CUMULATIVE = frozenset({'cumlogsumexp', 'cummax', 'cummin', 'cumprod', 'cumsum'})
+#: One result per operand, each a copy of it.
+_COPIES = frozenset({'device_put', 'name', 'optimization_barrier', 'sharding_constraint'})
 
 
 # ---------------------------------------------------------------- merging
@@ -113,6 +115,15 @@ def _concatenate_index(eqn: Equation) -> list[np.ndarray | None]:
     return out
 
 
+def _stack_index(eqn: Equation) -> list[np.ndarray | None]:
+    axis, out = eqn.params['axis'], []
+    for k, v in enumerate(eqn.inputs):
+        index = np.full(eqn.outputs[0].shape, NONE, np.int64)
+        index[(slice(None),) * axis + (k,)] = _index(v.shape)
+        out.append(index)
+    return out
+
+
 def _gather_index(eqn: Equation) -> list[np.ndarray | None] | None:
     operand, where = eqn.inputs
     if not isinstance(where, Const):
@@ -134,6 +145,35 @@ def _dynamic_slice_index(eqn: Equation) -> list[np.ndarray | None] | None:
     return [_index(operand.shape)[window], *[None] * len(starts)]
 
 
+def _dynamic_update_slice_index(eqn: Equation) -> list[np.ndarray | None] | None:
+    operand, update, *starts = eqn.inputs
+    if not all(isinstance(s, Const) for s in starts):
+        return None
+    corner = [min(max(int(s.value), 0), n - k)
+              for s, n, k in zip(starts, operand.shape, update.shape, strict=True)]  # fmt: skip
+    window = tuple(slice(c, c + k) for c, k in zip(corner, update.shape, strict=True))
+    kept, written = _index(operand.shape), np.full(operand.shape, NONE, np.int64)
+    kept[window], written[window] = NONE, _index(update.shape)
+    return [kept, written, *[None] * len(starts)]
+
+
+def _scatter_index(eqn: Equation) -> list[np.ndarray | None] | None:
+    operand, where, updates = eqn.inputs
+    if not isinstance(where, Const):
+        return None
+    options = {k: eqn.params[k] for k in ('dimension_numbers', 'mode')}
+    at, empty = where.value, np.zeros(operand.shape, np.int64)
+    with jax.ensure_compile_time_eval():
+        hits = jax.lax.scatter_add(empty, at, np.ones(updates.shape, np.int64), **options)
+        written = jax.lax.scatter(empty + NONE, at, _index(updates.shape), **options)
+    hits, kept = np.asarray(hits), _index(operand.shape)
+    if hits.size and hits.max() > 1:  # several updates of one element
+        return None
+    if eqn.name == 'scatter':
+        kept[hits > 0] = NONE
+    return [kept, None, np.asarray(written)]
+
+
 _MOVES: dict[str, Callable[[Equation], list[np.ndarray | None] | None]] = {
     'reshape': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
     'squeeze': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
@@ -143,8 +183,15 @@ _MOVES: dict[str, Callable[[Equation], list[np.ndarray | None] | None]] = {
     'slice': _slice_index,
     'pad': _pad_index,
     'concatenate': _concatenate_index,
+    'stack': _stack_index,
+    'tile': lambda e: [np.tile(_index(e.inputs[0].shape), e.params['reps'])],
     'gather': _gather_index,
     'dynamic_slice': _dynamic_slice_index,
+    'dynamic_update_slice': _dynamic_update_slice_index,
+    'scatter': _scatter_index,
+    'scatter-add': _scatter_index,
+    'scatter-sub': _scatter_index,
+    'scatter-mul': _scatter_index,
 }
 
 
@@ -199,6 +246,10 @@ def _forward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
     if eqn.name == 'split':
         cuts = np.cumsum(eqn.params['sizes'])[:-1]
         return [_shaped(a, a.shape) for a in np.split(labels[0], cuts, eqn.params['axis'])]
+    if eqn.name == 'unstack':
+        return [_shaped(a, a.shape) for a in np.moveaxis(labels[0], eqn.params['axis'], 0)]
+    if eqn.name in _COPIES:
+        return labels
     if eqn.name in _REDUCTIONS:
         return [_shaped(collapse(labels[0], tuple(eqn.params['axes']), False), shape)]
     if eqn.name in _CUMULATIVE:
@@ -238,10 +289,13 @@ def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
         return [_shaped(_unbroadcast(a, shape), shape) for shape in shapes]
     if eqn.name == 'broadcast_in_dim':
         return [_shaped(_unplace_axes(eqn, a), shapes[0])]
-    if eqn.name == 'split':
+    if eqn.name in ('split', 'unstack'):
         parts = [np.full(v.shape, NONE, np.int32) if b is None else b
                  for v, b in zip(eqn.outputs, labels, strict=True)]  # fmt: skip
-        return [_shaped(np.concatenate(parts, eqn.params['axis']), shapes[0])]
+        join = np.concatenate if eqn.name == 'split' else np.stack
+        return [_shaped(join(parts, eqn.params['axis']), shapes[0])]
+    if eqn.name in _COPIES:
+        return labels
     if eqn.name in _REDUCTIONS:
         return [_shaped(np.expand_dims(a, tuple(eqn.params['axes'])), shapes[0])]
     if eqn.name in _CUMULATIVE:
@@ -354,10 +408,12 @@ def _backward_through(body: Program, labels: list[Labels]) -> list[Labels]:
     return [env.get(v) for v in body.inputs]
 
 
+_OTHERS = frozenset({'broadcast_in_dim', 'dot_general', 'split', 'unstack'})
+_KNOWN = ELEMENTWISE | _REDUCTIONS | _CUMULATIVE | _COPIES | _OTHERS
+
+
 def is_known(eqn: Equation) -> bool:
     """Whether labels pass an equation exactly; otherwise it merges all that it touches."""
-    if not passes_derivative(eqn) or eqn.name in ELEMENTWISE | _REDUCTIONS | _CUMULATIVE or _body(eqn) is not None:
+    if not passes_derivative(eqn) or eqn.name in _KNOWN or _body(eqn) is not None:
         return True
-    if eqn.name in _MOVES:
-        return _MOVES[eqn.name](eqn) is not None
-    return eqn.name in {'broadcast_in_dim', 'split', 'dot_general'}
+    return eqn.name in _MOVES and _MOVES[eqn.name](eqn) is not None

@@ -21,7 +21,7 @@ from etrace_compiler.graph import ETraceGraph, HiddenGroup, HiddenParamOpRelatio
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Const, Program, Var, apply_equation, read_atom
 
-__all__ = ['Lineariser', 'Linearisation', 'gather_positions']
+__all__ = ['Linearisation', 'Lineariser', 'gather_positions']
 
 
 @partial(
@@ -57,7 +57,7 @@ class Linearisation:
         """The relations of the graph."""
         return self.graph.hidden_param_op_relations
 
-    def D_at(self, relation: HiddenParamOpRelation, driven: int) -> Any:  # noqa: N802
+    def D_at(self, relation: HiddenParamOpRelation, driven: int) -> Any:
         """Return `D` where a relation's results go: `(G, H, O, S, S)`.
 
         Args:
@@ -253,9 +253,7 @@ class _Transition:
         for i, version in self._plan:
             eqn = self._program.equations[i]
             results = [v for v in eqn.outputs if v in self._result]
-            operands = [
-                (v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)
-            ]
+            operands = [(v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)]
             if results and not any(any(flags) for _, flags in operands):
                 outputs = [env[v] for v in eqn.outputs]
             else:

@@ -31,7 +31,9 @@ def fold_constants(program: Program) -> Program:
 
 
 def _is_index_arithmetic(eqn: Equation) -> bool:
-    return bool(eqn.inputs) and all(isinstance(v, Const) for v in eqn.inputs) and all(
+    if not eqn.inputs and eqn.name != 'iota':
+        return False
+    return all(isinstance(v, Const) for v in eqn.inputs) and all(
         (jnp.issubdtype(v.dtype, jnp.integer) or v.dtype == jnp.bool_)
         and math.prod(v.shape) <= _MAX_SIZE
         for v in eqn.outputs

@@ -80,9 +80,7 @@ def _is_refused(found: CompilationRecord, policy: ControlFlowPolicy) -> bool:
             found.kind is DiagnosticKind.PRIMITIVE_INSIDE_CONTROL_FLOW
             and policy.etp_in_control_flow == 'error'
         )
-        or (
-            found.kind is DiagnosticKind.CONTROL_FLOW_OPAQUE_FWD and policy.while_hidden == 'error'
-        )
+        or (found.kind is DiagnosticKind.CONTROL_FLOW_OPAQUE_FWD and policy.while_hidden == 'error')
     )
 
 

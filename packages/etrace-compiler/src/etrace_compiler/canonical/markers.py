@@ -8,8 +8,8 @@ with the trace that hangs on it, belongs where the result has the shape of the p
 
 import jax
 
-from etrace_compiler.primitives import ELEMENTWISE
 from etrace_compiler.ops import element_wise_op, operator_of
+from etrace_compiler.primitives import ELEMENTWISE
 from etrace_compiler.program import Equation, Program, Var
 
 __all__ = ['drop_dead_equations', 'parameter_only', 'sink_markers']
