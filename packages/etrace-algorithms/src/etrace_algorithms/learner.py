@@ -184,7 +184,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         self.etrace: EligibilityTrace | None = None
         self._inside_window = False
 
-        credit = jax.custom_vjp(lambda params, history: self._zeros(history))
+        credit = jax.custom_vjp(lambda params, hidden, history: self._zeros(hidden, history))
         credit.defvjp(self._update_fwd, self._update_bwd)
         self._credit = credit
         self._jitted: Any = None
@@ -358,7 +358,8 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         _, _, lin = self.executor.lineariser(args, states)
         data = jax.lax.stop_gradient(data)
         after = jax.lax.stop_gradient(self._update_etrace_data(data, lin))
-        p, q = self._credit(self._params(states), (data, after, lin))
+        hidden = jax.lax.stop_gradient(self._hidden(states))
+        p, q = self._credit(self._params(states), hidden, (data, after, lin))
         out, new = self.executor.evaluator(args, states, p, q)
         return out, new, after
 
@@ -376,7 +377,8 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             key: value if key in params else jax.lax.stop_gradient(value)
             for key, value in states.items()
         }
-        p, _ = self._credit(params, (jax.lax.stop_gradient(data), None, None))
+        history = (jax.lax.stop_gradient(data), None, None)
+        p, _ = self._credit(params, self._hidden(entered), history)
         for group, zeros in zip(self.graph.hidden_groups, p, strict=True):
             for spec, zero in zip(group.hidden_states, zeros, strict=True):
                 value = jax.tree.leaves(entered[spec.key])[0]
@@ -409,22 +411,30 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
     def _params(self, states: Mapping[str, Any]) -> dict[str, Any]:
         return {s.key: states[s.key] for s in self.graph.module_info.by_role('param')}
 
-    def _zeros(self, history: tuple) -> tuple[list, list]:
+    def _hidden(self, states: Mapping[str, Any]) -> list[list[Any]]:
+        """Values of the hidden states, without their units, per group."""
+        return [
+            [jax.tree.leaves(states[s.key])[0] for s in g.hidden_states]
+            for g in self.graph.hidden_groups
+        ]
+
+    def _zeros(self, hidden: list[list[Any]], history: tuple) -> tuple[list, list]:
         """Perturbations of the new and of the old states, all zero."""
-        groups = self.graph.hidden_groups
-        new = [[_zeros_like(s) for s in g.hidden_states] for g in groups]
         bypassed = self.executor.evaluator.bypassed if history[2] is not None else frozenset()
+        new = jax.tree.map(_zero_of, hidden)
         old = [
-            [_zeros_like(s) for s in g.hidden_states] if g.index in bypassed else None
-            for g in groups
+            jax.tree.map(_zero_of, values) if g.index in bypassed else None
+            for g, values in zip(self.graph.hidden_groups, hidden, strict=True)
         ]
         return new, old
 
-    def _update_fwd(self, params: Mapping[str, Any], history: tuple) -> tuple[Any, Any]:
+    def _update_fwd(
+        self, params: Mapping[str, Any], hidden: list[list[Any]], history: tuple
+    ) -> tuple[Any, Any]:
         """Forward half of the custom VJP: zero perturbations, and what their credit needs."""
-        return self._zeros(history), (params, history)
+        return self._zeros(hidden, history), (params, history)
 
-    def _update_bwd(self, residuals: tuple, cotangents: tuple) -> tuple[Any, None]:
+    def _update_bwd(self, residuals: tuple, cotangents: tuple) -> tuple[Any, None, None]:
         """Backward half: signals on the states become gradients of the parameters."""
         params, (before, after, lin) = residuals
         to_new, to_old = cotangents
@@ -434,7 +444,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         gradients = self._solve_weight_gradients(before, after, lin, signal, bypass)
         weights, pull = jax.vjp(lambda p: effective_weights(graph, p), dict(params))
         gradients = {key: gradients[key].astype(w.dtype) for key, w in weights.items()}
-        return pull(gradients)[0], None
+        return pull(gradients)[0], None, None
 
     def _signal(self, cotangents: list) -> LearningSignal:
         groups = self.graph.hidden_groups
@@ -611,8 +621,12 @@ class Immediate(RuleLearner):
         super().__init__(model, ImmediateDerivatives(), name, vjp_method, control_flow)
 
 
-def _zeros_like(spec: Any) -> Any:
-    return jnp.zeros(spec.leaves[0].shape, spec.leaves[0].dtype)
+def _zero_of(value: Any) -> Any:
+    """Return zeros that depend on a value: under vmap they have its batch axis.
+
+    A constant would have none, and its cotangent would be summed over the batch.
+    """
+    return jax.lax.select(jnp.zeros(value.shape, bool), value, jnp.zeros_like(value))
 
 
 def _pick(data: Any, keys: set[str]) -> dict:

@@ -94,7 +94,7 @@ def _pad_index(eqn: Equation) -> list[np.ndarray | None]:
         index = np.pad(spread, widths, constant_values=NONE)
         stop = index.shape[axis] + min(high, 0)
         index = index[(slice(None),) * axis + (slice(-min(low, 0), stop),)]
-    return [index, None]
+    return [index, np.where(index == NONE, 0, NONE)]  # the rest is filled with the second operand
 
 
 def _slice_index(eqn: Equation) -> list[np.ndarray | None]:
@@ -196,6 +196,8 @@ _MOVES: dict[str, Callable[[Equation], list[np.ndarray | None] | None]] = {
 
 
 def _forward_move(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if not labels.size:
+        return np.full(index.shape, NONE, np.int32)
     return np.where(index == NONE, NONE, labels.reshape(-1)[index])
 
 

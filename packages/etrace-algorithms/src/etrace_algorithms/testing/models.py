@@ -10,6 +10,7 @@ from typing import Any
 import brainstate
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etrace_compiler import element_wise, matmul
 
 __all__ = [
@@ -33,12 +34,12 @@ class _Model(brainstate.nn.Module):
     def __init__(self, num_in: int = 3, num_hidden: int = 4, num_out: int = 2, seed: int = 0):
         super().__init__()
         self.sizes = (num_in, num_hidden, num_out)
-        self.rng = brainstate.random.RandomState(seed)
+        self._rng = np.random.default_rng(seed)
         self.readout = self.weight(num_hidden, num_out)
 
     def weight(self, *shape: int, scale: float = 0.6) -> brainstate.ParamState:
         """Make a parameter with normal entries."""
-        return brainstate.ParamState(scale * self.rng.normal(size=shape))
+        return brainstate.ParamState(jnp.asarray(scale * self._rng.normal(size=shape)))
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Create the hidden states, zero."""

@@ -106,6 +106,7 @@ def _broadcast(v: Var, shape: tuple[int, ...], source, equations: list[Equation]
 
 def drop_dead_equations(program: Program) -> Program:
     """Remove the equations that no output needs, except those without results (printing)."""
-    alive = program.upstream(program.outputs)
+    effects = [v for e in program.equations if not e.outputs for v in e.inputs]
+    alive = program.upstream([*program.outputs, *effects])
     kept = tuple(e for i, e in enumerate(program.equations) if i in alive or not e.outputs)
     return Program(program.inputs, program.outputs, kept)
