@@ -6,15 +6,16 @@ $$\varepsilon_t = \lambda\, D_t\, \varepsilon_{t-1} + f_t \otimes x_t, \qquad 0 
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from etrace_algorithms import LearningRule, LearningSignal
-from etrace_algorithms.algebra import carry, outer
 from etrace_algorithms.rule import Gradients
-from etrace_algorithms.rules import credit_traces, zero_traces
+from etrace_algorithms.rules import advance_traces, credit_traces, zero_traces
 from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['DecayedTrace']
 
-#: Per relation key, one array `(G, H, I, O, S)` per hidden group that the relation drives.
+#: Per relation key and hidden group that it drives, one array `(G, H, I, O)` per state.
 Trace = dict[str, tuple[Any, ...]]
 
 
@@ -31,7 +32,7 @@ class DecayedTrace(LearningRule):
         ValueError: If the decay is out of range.
 
     Example:
-        >>> import brainstate, etrace_algorithms, jax.numpy as jnp
+        >>> import brainstate, etrace_algorithms, jax, jax.numpy as jnp
         >>> from etrace_compiler import element_wise
         >>> class Leaky(brainstate.nn.Module):
         ...     def __init__(self):
@@ -45,7 +46,7 @@ class DecayedTrace(LearningRule):
         >>> learner = etrace_algorithms.compile(Leaky(), rule, jnp.zeros(1))
         >>> for x in (1.0, 0.0, 0.0):
         ...     _ = learner(jnp.full(1, x))
-        >>> learner.get_etrace_of('gain')['gain'][0].ravel()
+        >>> jax.tree.leaves(learner.get_etrace_of('gain'))[0].ravel()
         Array([0.0625], dtype=float32)
     """
 
@@ -64,15 +65,8 @@ class DecayedTrace(LearningRule):
 
     def update(self, trace: Trace, lin: Linearisation) -> Trace:
         """Advance the trace by one step."""
-        return {
-            relation.key: tuple(
-                self.decay * carry(lin.D_at(relation, i), old) + outer(f, lin.x[relation.key])
-                for i, (old, f) in enumerate(
-                    zip(trace[relation.key], lin.f[relation.key], strict=True)
-                )
-            )
-            for relation in lin.relations
-        }
+        discounted = jax.tree.map(lambda e: self.decay * e, trace)
+        return advance_traces(discounted, lin)
 
     def credit(self, trace: Trace, signal: LearningSignal) -> Gradients:
         """Contract a learning signal with the trace."""
