@@ -228,7 +228,7 @@ def entry_oracle(learner, xs):
         (group,) = r.hidden_groups
         stacked = np.stack([signal[s.path[-1]] for s in group.hidden_states], -1)
         flat = stacked.reshape(-1, stacked.shape[-1])[r.positions[0]]
-        block = np.einsum('ghos,ghios->hio', flat, trace[r.key][0])
+        block = np.einsum('ghos,sghio->hio', flat, np.stack(trace[r.key][0]))
         if r.operator.has_input:
             inside[r.path] = inside[r.path] + block[0]
         else:
@@ -458,7 +458,7 @@ def test_states_by_role_and_traces_by_weight():
     assert learner.is_compiled
     assert set(learner.get_etrace_of(model.w)) == {'w'}
     assert set(learner.get_etrace_of(('b',))) == {'b'}
-    assert learner.get_etrace_of('w')['w'][0].shape == (3, 1, 3, 16, 2)
+    assert [e.shape for e in learner.get_etrace_of('w')['w'][0]] == [(3, 1, 3, 16)] * 2
     with pytest.raises(ValueError, match=r'`readout` has no eligibility trace: .*ETA102'):
         learner.get_etrace_of(model.readout)
     assert 'Weights with a trace' in learner.show_graph(verbose=False, return_msg=True)

@@ -122,15 +122,25 @@ def test_trace_algebra_is_its_einsum(sizes, seed):
     rng = np.random.default_rng(seed)
     f, signal = rng.normal(size=(2, g, h, o, s))
     x = rng.normal(size=(g, h, i))
-    trace = rng.normal(size=(g, h, i, o, s))
+    trace = rng.normal(size=(s, g, h, i, o))
     diagonal = rng.normal(size=(g, h, o, s, s))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
-    close(algebra.outer(f, x), np.einsum('ghos,ghi->ghios', f, x))
-    close(algebra.carry(diagonal, trace), np.einsum('ghort,ghiot->ghior', diagonal, trace))
-    close(algebra.carry(diagonal, f), np.einsum('ghort,ghot->ghor', diagonal, f))
-    close(algebra.contract(signal, trace), np.einsum('ghos,ghios->hio', signal, trace))
+    close(algebra.outer(f, x), np.einsum('ghos,ghi->sghio', f, x))
+    close(algebra.carry(diagonal, tuple(trace)), np.einsum('ghort,tghio->rghio', diagonal, trace))
+    close(algebra.carry_drive(diagonal, f), np.einsum('ghort,ghot->ghor', diagonal, f))
+    close(algebra.contract(signal, tuple(trace)), np.einsum('ghos,sghio->hio', signal, trace))
     close(algebra.outer_gradient(signal, f, x), np.einsum('ghos,ghos,ghi->hio', signal, f, x))
     close(algebra.apply_diagonal(diagonal, signal), np.einsum('ghost,ghos->ghot', diagonal, signal))
+
+
+def test_a_contraction_over_many_samples_is_the_same():
+    rng = np.random.default_rng(0)
+    signal, trace = rng.normal(size=(100, 1, 3, 2)), rng.normal(size=(2, 100, 1, 4, 3))
+    np.testing.assert_allclose(
+        algebra.contract(signal, tuple(trace)),
+        np.einsum('ghos,sghio->hio', signal, trace),
+        rtol=1e-9,
+    )
 
 
 def test_traces_of_d_rtrl_follow_their_recursion():
@@ -141,9 +151,9 @@ def test_traces_of_d_rtrl_follow_their_recursion():
     for x in xs:
         lin = executor.linearise(x)
         for r in lin.relations:
-            step = np.einsum('ghos,ghi->ghios', lin.f[r.key][0], lin.x[r.key])
+            step = np.einsum('ghos,ghi->sghio', lin.f[r.key][0], lin.x[r.key])
             if not np.isscalar(want[r.key]):
-                step = step + np.einsum('ghort,ghiot->ghior', lin.D_at(r, 0), want[r.key])
+                step = step + np.einsum('ghort,tghio->rghio', lin.D_at(r, 0), want[r.key])
             want[r.key] = step
         learner(x)
     for key, value in want.items():

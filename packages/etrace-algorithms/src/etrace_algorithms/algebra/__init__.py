@@ -1,11 +1,18 @@
 """Trace algebra: arrays in, arrays out.
 
 Everything is in the block form of one relation: input `x` is `(G, H, I)`, drive `f` and
-signals are `(G, H, O, S)`, a diagonal `D` is `(G, H, O, S, S)`, a trace is `(G, H, I, O, S)`,
-and a weight gradient is `(H, I, O)`. `G` shares the weight, `H` does not mix, `S` is the
-number of states per position.
+signals are `(G, H, O, S)`, a diagonal `D` is `(G, H, O, S, S)`, a full trace is `S` arrays
+`(G, H, I, O)`, and a weight gradient is `(H, I, O)`. `G` shares the weight, `H` does not mix,
+`S` is the number of states per position.
 """
 
-from etrace_algorithms.algebra.block import apply_diagonal, carry, contract, outer, outer_gradient
+from etrace_algorithms.algebra.block import (
+    apply_diagonal,
+    carry,
+    carry_drive,
+    contract,
+    outer,
+    outer_gradient,
+)
 
-__all__ = ['apply_diagonal', 'carry', 'contract', 'outer', 'outer_gradient']
+__all__ = ['apply_diagonal', 'carry', 'carry_drive', 'contract', 'outer', 'outer_gradient']

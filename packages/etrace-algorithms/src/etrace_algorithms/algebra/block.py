@@ -1,13 +1,24 @@
-"""The four operations on one relation's trace, and the transposed diagonal."""
+"""The operations on one relation's trace.
 
+A trace is a tuple of `S` arrays `(G, H, I, O)`, one buffer per state: the states of a position
+are few, and an axis of length `S` at the end of the largest array would be walked in strides.
+"""
+
+from functools import reduce
+from operator import add
 from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ['apply_diagonal', 'carry', 'contract', 'outer', 'outer_gradient']
+__all__ = ['apply_diagonal', 'carry', 'carry_drive', 'contract', 'outer', 'outer_gradient']
+
+#: Up to this size of `G` a sum over it is written out; beyond, it is left to the compiler.
+_UNROLL = 64
+
+FullTrace = tuple[Any, ...]
 
 
-def outer(f: Any, x: Any) -> Any:
+def outer(f: Any, x: Any) -> FullTrace:
     r"""Form one step's contribution to a trace, $f \otimes x$.
 
     Args:
@@ -15,39 +26,62 @@ def outer(f: Any, x: Any) -> Any:
         x: Input `(G, H, I)`.
 
     Returns:
-        `(G, H, I, O, S)`.
+        `S` arrays `(G, H, I, O)`.
     """
-    return f[:, :, None, :, :] * x[:, :, :, None, None]
+    return tuple(f[:, :, None, :, s] * x[:, :, :, None] for s in range(f.shape[-1]))
 
 
-def carry(diagonal: Any, trace: Any) -> Any:
+def carry(diagonal: Any, trace: FullTrace) -> FullTrace:
     r"""Carry a trace over one step: $D\,\varepsilon$ at every position.
 
     Args:
         diagonal: `(G, H, O, S, S)`.
-        trace: `(G, H, I, O, S)`, or `(G, H, O, S)` for a trace without an input axis.
+        trace: `S` arrays `(G, H, I, O)`.
 
     Returns:
-        The same shape as `trace`.
+        The same shapes as `trace`.
     """
-    if trace.ndim == 5:
-        diagonal = diagonal[:, :, None]
-    # S is small: products and sums over it fuse with what follows, a batched matmul would not
-    columns = [diagonal[..., r] * trace[..., r, None] for r in range(trace.shape[-1])]
-    return sum(columns[1:], columns[0])
+    size = range(len(trace))
+    return tuple(reduce(add, (diagonal[:, :, None, :, s, r] * trace[r] for r in size)) for s in size)
 
 
-def contract(signal: Any, trace: Any) -> Any:
+def carry_drive(diagonal: Any, f: Any) -> Any:
+    r"""Carry a trace without an input axis over one step: $D\,\epsilon^f$.
+
+    Args:
+        diagonal: `(G, H, O, S, S)`.
+        f: `(G, H, O, S)`.
+
+    Returns:
+        The same shape as `f`.
+    """
+    return jnp.sum(diagonal * f[..., None, :], axis=-1)
+
+
+def contract(signal: Any, trace: FullTrace) -> Any:
     r"""Contract a signal with a trace into a weight gradient, $\langle s, \varepsilon\rangle$.
 
     Args:
         signal: `(G, H, O, S)`.
-        trace: `(G, H, I, O, S)`.
+        trace: `S` arrays `(G, H, I, O)`.
 
     Returns:
         `(H, I, O)`.
     """
-    return jnp.sum(signal[:, :, None] * trace, axis=(0, 4))
+    shared = signal.shape[0]
+    if shared > _UNROLL:
+        return reduce(
+            add, (jnp.einsum('gho,ghio->hio', signal[..., s], e) for s, e in enumerate(trace))
+        )
+    # one pass over the trace, in the order in which it lies in memory
+    return reduce(
+        add,
+        (
+            signal[g, :, None, :, s] * e[g]
+            for g in range(shared)
+            for s, e in enumerate(trace)
+        ),
+    )
 
 
 def outer_gradient(signal: Any, f: Any, x: Any) -> Any:

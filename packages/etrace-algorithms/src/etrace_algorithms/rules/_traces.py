@@ -2,17 +2,21 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from etrace_compiler import ETraceGraph, Linearisation
 
 from etrace_algorithms.algebra import carry, contract, outer
 from etrace_algorithms.rule import LearningSignal
 
-__all__ = ['advance_traces', 'credit_traces', 'zero_traces']
+__all__ = ['FullTraces', 'advance_traces', 'credit_traces', 'zero_traces']
+
+#: Per relation key and driven group, `S` arrays `(G, H, I, O)`.
+FullTraces = dict[str, tuple[tuple[Any, ...], ...]]
 
 
-def zero_traces(graph: ETraceGraph, dtype: Any = None) -> dict[str, tuple[Any, ...]]:
-    """Return zeros of shape `(G, H, I, O, S)`, per relation and driven group.
+def zero_traces(graph: ETraceGraph, dtype: Any = None) -> FullTraces:
+    """Return traces of zeros.
 
     Args:
         graph: The compiled graph.
@@ -20,28 +24,33 @@ def zero_traces(graph: ETraceGraph, dtype: Any = None) -> dict[str, tuple[Any, .
     """
     return {
         r.key: tuple(
-            jnp.zeros((*r.block_shape, g.num_state), dtype or jnp.result_type(r.dtype, g.dtype))
+            tuple(
+                jnp.zeros(r.block_shape, dtype or jnp.result_type(r.dtype, g.dtype))
+                for _ in range(g.num_state)
+            )
             for g in r.hidden_groups
         )
         for r in graph.hidden_param_op_relations
     }
 
 
-def advance_traces(
-    trace: dict[str, tuple[Any, ...]], lin: Linearisation
-) -> dict[str, tuple[Any, ...]]:
+def advance_traces(trace: FullTraces, lin: Linearisation) -> FullTraces:
     r"""Return $D\,\varepsilon + f \otimes x$ in the dtype of the trace."""
-    out = {}
-    for r in lin.relations:
-        x = lin.x[r.key]
-        out[r.key] = tuple(
-            (carry(lin.D_at(r, i), old) + outer(f, x)).astype(old.dtype)
+    return {
+        r.key: tuple(
+            jax.tree.map(
+                lambda before, carried, drive: (carried + drive).astype(before.dtype),
+                old,
+                carry(lin.D_at(r, i), old),
+                outer(f, lin.x[r.key]),
+            )
             for i, (old, f) in enumerate(zip(trace[r.key], lin.f[r.key], strict=True))
         )
-    return out
+        for r in lin.relations
+    }
 
 
-def credit_traces(trace: dict[str, tuple[Any, ...]], signal: LearningSignal) -> dict[str, Any]:
+def credit_traces(trace: FullTraces, signal: LearningSignal) -> dict[str, Any]:
     r"""Return $\langle s, \varepsilon\rangle$, summed over the groups that a relation drives."""
     return {
         r.key: sum(contract(signal.at(r, i), e) for i, e in enumerate(trace[r.key]))

@@ -15,7 +15,7 @@ from etrace_compiler import ETraceGraph, Linearisation
 
 from etrace_algorithms.algebra import apply_diagonal
 from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
-from etrace_algorithms.rules._traces import advance_traces, credit_traces, zero_traces
+from etrace_algorithms.rules._traces import FullTraces, advance_traces, credit_traces, zero_traces
 
 __all__ = ['DiagonalRTRL']
 
@@ -37,15 +37,13 @@ class DiagonalRTRL(LearningRule):
     def exactness(self) -> Exactness:
         return Exactness.EXACT_DIAGONAL
 
-    def init(self, graph: ETraceGraph) -> dict[str, tuple[Any, ...]]:
+    def init(self, graph: ETraceGraph) -> FullTraces:
         return zero_traces(graph, self.trace_dtype)
 
-    def update(
-        self, trace: dict[str, tuple[Any, ...]], lin: Linearisation
-    ) -> dict[str, tuple[Any, ...]]:
+    def update(self, trace: FullTraces, lin: Linearisation) -> FullTraces:
         return advance_traces(trace, lin)
 
-    def credit(self, trace: dict[str, tuple[Any, ...]], signal: LearningSignal) -> Gradients:
+    def credit(self, trace: FullTraces, signal: LearningSignal) -> Gradients:
         return credit_traces(trace, signal)
 
     def history(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from etrace_compiler import ETraceGraph, Linearisation
 from etrace_compiler.errors import explain_error
 
-from etrace_algorithms.algebra import carry, outer_gradient
+from etrace_algorithms.algebra import carry_drive, outer_gradient
 from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
 
 __all__ = ['IODimTrace', 'as_decay']
@@ -64,7 +64,7 @@ class IODimTrace(LearningRule):
             x[r.key] = (self.decay_x * old + lin.x[r.key]).astype(old.dtype)
             f[r.key] = tuple(
                 (
-                    self.decay_f * carry(lin.D_at(r, i), old) + (1 - self.decay_f) * drive
+                    self.decay_f * carry_drive(lin.D_at(r, i), old) + (1 - self.decay_f) * drive
                 ).astype(old.dtype)
                 for i, (old, drive) in enumerate(
                     zip(trace['f'][r.key], lin.f[r.key], strict=True)
