@@ -17,32 +17,29 @@ def run_demo(*args: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, encoding='utf-8')
 
 
-@pytest.fixture(scope='module')
-def smoke(tmp_path_factory):
-    """One short run: what it printed, what it wrote and where."""
-    folder = tmp_path_factory.mktemp('demo')
-    run = run_demo('--smoke', '--out', 'out', cwd=folder)
+def test_smoke(tmp_path):
+    # One test: with fixtures, each process of a parallel run would train all networks again.
+    run = run_demo('--smoke', '--out', 'out', cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    return run.stdout, folder / 'out'
+    learners = json.loads((tmp_path / 'out' / 'digits.json').read_text())['learners']
+    assert list(learners) == LEARNERS
+    check_says_where_the_files_are(run.stdout, tmp_path / 'out')
+    check_prints_progress_and_one_table(run.stdout, learners)
+    check_json_has_all_the_numbers(learners)
+    check_all_start_from_one_network_and_one_batch(learners)
+    check_memory_is_flat_online_and_grows_in_bptt(learners)
+    check_trace_bytes_are_those_of_the_traces(learners)
 
 
-@pytest.fixture(scope='module')
-def learners(smoke):
-    return json.loads((smoke[1] / 'digits.json').read_text())['learners']
-
-
-def test_says_where_the_files_are(smoke):
-    printed, out = smoke
+def check_says_where_the_files_are(printed, out):
     assert sorted(path.name for path in out.iterdir()) == ['digits.json', 'digits.png']
     for path in out.iterdir():
         assert str(path.resolve()) in printed
     assert (out / 'digits.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_prints_progress_and_one_table(smoke, learners):
-    printed, _ = smoke
+def check_prints_progress_and_one_table(printed, learners):
     lines = printed.splitlines()
-    assert list(learners) == LEARNERS
     for name, result in learners.items():
         (bar,) = [line for line in lines if line.startswith(name)]
         assert f'{SMOKE_UPDATES}/{SMOKE_UPDATES}' in bar
@@ -54,7 +51,7 @@ def test_prints_progress_and_one_table(smoke, learners):
         assert cells[-1] == f'{result["gradient_cosine_to_bptt"]:.3f}'
 
 
-def test_json_has_all_the_numbers(learners):
+def check_json_has_all_the_numbers(learners):
     for result in learners.values():
         assert result['ms_per_step'] > 0
         assert 0 <= result['test_accuracy'] <= 1
@@ -64,14 +61,14 @@ def test_json_has_all_the_numbers(learners):
         assert curve['test_accuracy'][-1] == result['test_accuracy']
 
 
-def test_all_learners_start_from_one_network_and_one_batch(learners):
+def check_all_start_from_one_network_and_one_batch(learners):
     # Other weights or another batch would leave hardly any of these cosines.
     cosines = {name: result['gradient_cosine_to_bptt'] for name, result in learners.items()}
     assert cosines['BPTT'] == pytest.approx(1)
     assert 0.9 < cosines['immediate'] < cosines['pp_prop'] < cosines['D_RTRL'] < 0.999
 
 
-def test_memory_is_flat_online_and_grows_in_bptt(learners):
+def check_memory_is_flat_online_and_grows_in_bptt(learners):
     def growth(name: str) -> float:
         memory = learners[name]['memory_bytes']
         assert list(memory) == ['8', '64']
@@ -81,7 +78,7 @@ def test_memory_is_flat_online_and_grows_in_bptt(learners):
     assert growth('BPTT') > 5  # the control: the measurement does see what is stored
 
 
-def test_trace_bytes_are_those_of_the_traces(learners):
+def check_trace_bytes_are_those_of_the_traces(learners):
     # 30 samples, 24 inputs to 16 candidates and to 32 gates, 30 traces of each bias, float32
     assert learners['D_RTRL']['trace_bytes'] == 4 * 30 * (24 + 1) * (16 + 32)
     assert learners['immediate']['trace_bytes'] == learners['BPTT']['trace_bytes'] == 0
