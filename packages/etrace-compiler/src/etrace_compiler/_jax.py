@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import Literal, Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -18,6 +19,7 @@ __all__ = [
     'LIBRARIES',
     'Literal',
     'SourceLine',
+    'Tracer',
     'bind_equation',
     'bodies',
     'custom_rule_jaxpr',
@@ -126,7 +128,7 @@ def new_primitive(name: str, forward: Callable) -> Any:
     def abstract(*avals: Any, **params: Any) -> Any:
         structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
         out = jax.eval_shape(partial(forward, **params), *structs)
-        return jax.core.ShapedArray(out.shape, out.dtype)
+        return ShapedArray(out.shape, out.dtype)
 
     def jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple:
         out = primitive.bind(*primals, **params)

@@ -189,9 +189,10 @@ class StepEvaluator:
                 return v.value
             if v in self._old:
                 group, i = self._old[v]
-                q = old_perturb[group] if old_perturb is not None else None
-                free = q is not None and self._reads_free(group, version)
-                return values[v] + q[i] if free else values[v]
+                q = None if old_perturb is None else old_perturb[group]
+                if q is None or not self._reads_free(group, version):
+                    return values[v]
+                return values[v] + q[i]
             if v in values:
                 return values[v]
             version, seen = self._source(v, version)

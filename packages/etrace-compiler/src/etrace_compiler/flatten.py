@@ -33,7 +33,7 @@ def _splice(
     jaxpr: Any, consts: Any, args: Any, equations: list, library_paths: Any, caller: Any
 ) -> tuple:
     """Append the equations of one jaxpr, with `args` for its inputs; return its outputs."""
-    env = dict(zip(jaxpr.constvars, (Const(c) for c in consts), strict=True))
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, (Const(c) for c in consts), strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
 
     def read(v: Any) -> Any:

@@ -8,18 +8,17 @@ different positions although each leads to one; a variable without any label is 
 """
 
 import weakref
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from etrace_compiler import _jax
 from etrace_compiler.flatten import flatten_jaxpr, program_of
+from etrace_compiler.moves import NONE, source_indices
 from etrace_compiler.ops import operator_of
 from etrace_compiler.primitives import ELEMENTWISE, passes_derivative
-from etrace_compiler.program import Const, Equation, Program, Var, is_differentiable
+from etrace_compiler.program import Equation, Program, Var, is_differentiable
 
 __all__ = [
     'CLASH',
@@ -31,7 +30,7 @@ __all__ = [
     'merge',
 ]
 
-NONE, SEVERAL, CLASH = -1, -2, -3
+SEVERAL, CLASH = -2, -3
 
 Labels = np.ndarray | None
 
@@ -49,6 +48,11 @@ def merge(a: Labels, b: Labels, clash: int) -> Labels:
     """Merge the labels of two ways to the same elements; `clash` where they differ."""
     if a is None or b is None:
         return b if a is None else a
+    return merge_arrays(a, b, clash)
+
+
+def merge_arrays(a: np.ndarray, b: np.ndarray, clash: int) -> np.ndarray:
+    """Merge two arrays of labels; see `merge`."""
     out = np.where(a == b, a, clash)
     out = np.where(a == NONE, b, out)
     return np.where(b == NONE, a, out)
@@ -70,129 +74,6 @@ def collapse(labels: np.ndarray, axes: tuple[int, ...], keepdims: bool = True) -
 def _shaped(labels: np.ndarray, shape: tuple[int, ...]) -> Labels:
     out = np.ascontiguousarray(np.broadcast_to(labels, shape), dtype=np.int32)
     return out if (out != NONE).any() else None
-
-
-# ---------------------------------------------------------------- moving operations
-
-# A moving operation is described by, per operand, the flat index of the operand's element
-# that each result element is a copy of (NONE where it comes from another operand).
-
-
-def _index(shape: Sequence[int]) -> np.ndarray:
-    return np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-
-
-def _pad_index(eqn: Equation) -> list[np.ndarray | None]:
-    index = _index(eqn.inputs[0].shape)
-    for axis, (low, high, interior) in enumerate(eqn.params['padding_config']):
-        n = index.shape[axis]
-        length = n + max(n - 1, 0) * interior
-        spread = np.full((*index.shape[:axis], length, *index.shape[axis + 1 :]), NONE, np.int64)
-        spread[(slice(None),) * axis + (slice(None, None, interior + 1),)] = index
-        widths = [(0, 0)] * index.ndim
-        widths[axis] = (max(low, 0), max(high, 0))
-        index = np.pad(spread, widths, constant_values=NONE)
-        stop = index.shape[axis] + min(high, 0)
-        index = index[(slice(None),) * axis + (slice(-min(low, 0), stop),)]
-    return [index, np.where(index == NONE, 0, NONE)]  # the rest is filled with the second operand
-
-
-def _slice_index(eqn: Equation) -> list[np.ndarray | None]:
-    p = eqn.params
-    strides = p['strides'] or (1,) * len(p['start_indices'])
-    window = zip(p['start_indices'], p['limit_indices'], strides, strict=True)
-    return [_index(eqn.inputs[0].shape)[tuple(slice(*w) for w in window)]]
-
-
-def _concatenate_index(eqn: Equation) -> list[np.ndarray | None]:
-    axis, start, out = eqn.params['dimension'], 0, []
-    for v in eqn.inputs:
-        index = np.full(eqn.outputs[0].shape, NONE, np.int64)
-        stop = start + v.shape[axis]
-        index[(slice(None),) * axis + (slice(start, stop),)] = _index(v.shape)
-        out.append(index)
-        start = stop
-    return out
-
-
-def _stack_index(eqn: Equation) -> list[np.ndarray | None]:
-    axis, out = eqn.params['axis'], []
-    for k, v in enumerate(eqn.inputs):
-        index = np.full(eqn.outputs[0].shape, NONE, np.int64)
-        index[(slice(None),) * axis + (k,)] = _index(v.shape)
-        out.append(index)
-    return out
-
-
-def _gather_index(eqn: Equation) -> list[np.ndarray | None] | None:
-    operand, where = eqn.inputs
-    if not isinstance(where, Const):
-        return None
-    params = {**eqn.params, 'fill_value': NONE}  # what lies outside comes from nowhere
-    with jax.ensure_compile_time_eval():
-        (index,) = _jax.bind_equation(eqn.primitive, params, [_index(operand.shape), where.value])
-    return [np.asarray(index), None]
-
-
-def _dynamic_slice_index(eqn: Equation) -> list[np.ndarray | None] | None:
-    operand, *starts = eqn.inputs
-    if not all(isinstance(s, Const) for s in starts):
-        return None
-    sizes = eqn.params['slice_sizes']
-    corner = [min(max(int(s.value), 0), n - k)
-              for s, n, k in zip(starts, operand.shape, sizes, strict=True)]  # fmt: skip
-    window = tuple(slice(c, c + k) for c, k in zip(corner, sizes, strict=True))
-    return [_index(operand.shape)[window], *[None] * len(starts)]
-
-
-def _dynamic_update_slice_index(eqn: Equation) -> list[np.ndarray | None] | None:
-    operand, update, *starts = eqn.inputs
-    if not all(isinstance(s, Const) for s in starts):
-        return None
-    corner = [min(max(int(s.value), 0), n - k)
-              for s, n, k in zip(starts, operand.shape, update.shape, strict=True)]  # fmt: skip
-    window = tuple(slice(c, c + k) for c, k in zip(corner, update.shape, strict=True))
-    kept, written = _index(operand.shape), np.full(operand.shape, NONE, np.int64)
-    kept[window], written[window] = NONE, _index(update.shape)
-    return [kept, written, *[None] * len(starts)]
-
-
-def _scatter_index(eqn: Equation) -> list[np.ndarray | None] | None:
-    operand, where, updates = eqn.inputs
-    if not isinstance(where, Const):
-        return None
-    options = {k: eqn.params[k] for k in ('dimension_numbers', 'mode')}
-    at, empty = where.value, np.zeros(operand.shape, np.int64)
-    with jax.ensure_compile_time_eval():
-        hits = jax.lax.scatter_add(empty, at, np.ones(updates.shape, np.int64), **options)
-        written = jax.lax.scatter(empty + NONE, at, _index(updates.shape), **options)
-    hits, kept = np.asarray(hits), _index(operand.shape)
-    if hits.size and hits.max() > 1:  # several updates of one element
-        return None
-    if eqn.name == 'scatter':
-        kept[hits > 0] = NONE
-    return [kept, None, np.asarray(written)]
-
-
-_MOVES: dict[str, Callable[[Equation], list[np.ndarray | None] | None]] = {
-    'reshape': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
-    'squeeze': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
-    'expand_dims': lambda e: [_index(e.inputs[0].shape).reshape(e.outputs[0].shape)],
-    'transpose': lambda e: [_index(e.inputs[0].shape).transpose(e.params['permutation'])],
-    'rev': lambda e: [np.flip(_index(e.inputs[0].shape), e.params['dimensions'])],
-    'slice': _slice_index,
-    'pad': _pad_index,
-    'concatenate': _concatenate_index,
-    'stack': _stack_index,
-    'tile': lambda e: [np.tile(_index(e.inputs[0].shape), e.params['reps'])],
-    'gather': _gather_index,
-    'dynamic_slice': _dynamic_slice_index,
-    'dynamic_update_slice': _dynamic_update_slice_index,
-    'scatter': _scatter_index,
-    'scatter-add': _scatter_index,
-    'scatter-sub': _scatter_index,
-    'scatter-mul': _scatter_index,
-}
 
 
 def _forward_move(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -237,36 +118,37 @@ def _forward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
     body = _body(eqn)
     if body is not None:
         return _forward_through(body, labels)
-    shape = eqn.outputs[0].shape
+    given = [a for a in labels if a is not None]
+    first, shape = given[0], eqn.outputs[0].shape
     if eqn.name in ELEMENTWISE:
-        out = None
-        for a in labels:
-            out = merge(out, None if a is None else np.broadcast_to(a, shape), SEVERAL)
+        out = np.broadcast_to(first, shape)
+        for a in given[1:]:
+            out = merge_arrays(out, np.broadcast_to(a, shape), SEVERAL)
         return [_shaped(out, shape)]
     if eqn.name == 'broadcast_in_dim':
-        return [_shaped(_place_axes(eqn, labels[0]), shape)]
+        return [_shaped(_place_axes(eqn, first), shape)]
     if eqn.name == 'split':
         cuts = np.cumsum(eqn.params['sizes'])[:-1]
-        return [_shaped(a, a.shape) for a in np.split(labels[0], cuts, eqn.params['axis'])]
+        return [_shaped(a, a.shape) for a in np.split(first, cuts, eqn.params['axis'])]
     if eqn.name == 'unstack':
-        return [_shaped(a, a.shape) for a in np.moveaxis(labels[0], eqn.params['axis'], 0)]
+        return [_shaped(a, a.shape) for a in np.moveaxis(first, eqn.params['axis'], 0)]
     if eqn.name in _COPIES:
         return labels
     if eqn.name in _REDUCTIONS:
-        return [_shaped(collapse(labels[0], tuple(eqn.params['axes']), False), shape)]
+        return [_shaped(collapse(first, tuple(eqn.params['axes']), False), shape)]
     if eqn.name in _CUMULATIVE:
-        return [_shaped(collapse(labels[0], (eqn.params['axis'],)), shape)]
+        return [_shaped(collapse(first, (eqn.params['axis'],)), shape)]
     if eqn.name == 'dot_general':
         sides = [_dot_forward(eqn, k, a) for k, a in enumerate(labels) if a is not None]
-        return [_shaped(merge(sides[0], sides[-1], SEVERAL), shape)]
-    moves = _MOVES[eqn.name](eqn) if eqn.name in _MOVES else None
+        return [_shaped(merge_arrays(sides[0], sides[-1], SEVERAL), shape)]
+    moves = source_indices(eqn)
     if moves is not None:
-        out = None
+        out: Labels = None
         for index, a in zip(moves, labels, strict=True):
             if a is not None and index is not None:
                 out = merge(out, _forward_move(index, a), SEVERAL)
         return [None if out is None else _shaped(out, shape)]
-    everything = np.concatenate([a.reshape(-1) for a in labels if a is not None])
+    everything = np.concatenate([a.reshape(-1) for a in given])
     return [_shaped(collapse(everything, (0,), False), v.shape) for v in eqn.outputs]
 
 
@@ -285,7 +167,8 @@ def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
     body = _body(eqn)
     if body is not None:
         return _backward_through(body, labels)
-    a = labels[0]
+    given = [b for b in labels if b is not None]
+    a = given[0]
     shapes = [v.shape for v in eqn.inputs]
     if eqn.name in ELEMENTWISE:
         return [_shaped(_unbroadcast(a, shape), shape) for shape in shapes]
@@ -304,13 +187,13 @@ def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
         return [_shaped(collapse(a, (eqn.params['axis'],)), shapes[0])]
     if eqn.name == 'dot_general':
         return [_shaped(_dot_backward(eqn, k, a), shapes[k]) for k in range(2)]
-    moves = _MOVES[eqn.name](eqn) if eqn.name in _MOVES else None
+    moves = source_indices(eqn)
     if moves is not None:
         return [
             None if index is None else _shaped(_backward_move(index, a, shape), shape)
             for index, shape in zip(moves, shapes, strict=True)
         ]
-    everything = np.concatenate([b.reshape(-1) for b in labels if b is not None])
+    everything = np.concatenate([b.reshape(-1) for b in given])
     return [_shaped(collapse(everything, (0,), False), shape) for shape in shapes]
 
 

@@ -15,7 +15,17 @@ import numpy as np
 from etrace_compiler import _jax
 from etrace_compiler._jax import SourceLine
 
-__all__ = ['Const', 'Equation', 'Program', 'Var', 'apply_equation', 'is_differentiable', 'run']
+__all__ = [
+    'Atom',
+    'Const',
+    'Equation',
+    'Program',
+    'Var',
+    'apply_equation',
+    'is_differentiable',
+    'read_atom',
+    'run',
+]
 
 
 class Var:

@@ -168,7 +168,7 @@ def extract_module_info(
     except AttributeError as error:
         raise _uninitialised(error) or error from error
     trace = step.get_state_trace(*model_args)
-    paths = {id(state): path for path, state in model.states().items()}
+    paths = {id(state): path for path, state in all_states(model).items()}
     live = {}
     for i, state in enumerate(trace.states):
         path = paths.get(id(state)) or ('global', state.name or f'{type(state).__name__}{i}')
@@ -192,7 +192,7 @@ def extract_module_info(
         library_paths=library_paths(),
     )
     records = (*records, *_undifferentiable(specs, live))
-    everything = dict(model.states().items())
+    everything = all_states(model)
     everything.update(live)
     info = ModuleInfo(
         closed_jaxpr,
@@ -206,6 +206,12 @@ def extract_module_info(
     )
     _check_parameters_unwritten(info)
     return info
+
+
+def all_states(model: brainstate.nn.Module) -> dict[Path, brainstate.State]:
+    """Return the live states of a model by path."""
+    found: Any = model.states()
+    return dict(found.items())
 
 
 def check_module(model: Any) -> None:

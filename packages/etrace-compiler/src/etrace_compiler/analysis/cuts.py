@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from etrace_compiler.labels import CLASH, NONE, SEVERAL, backward_labels, forward_labels, merge
+from etrace_compiler.labels import (
+    CLASH,
+    NONE,
+    SEVERAL,
+    backward_labels,
+    forward_labels,
+    merge_arrays,
+)
 from etrace_compiler.program import Program, Var
 
 __all__ = ['Cuts', 'find_cuts', 'followed_anywhere', 'identity_labels']
@@ -108,16 +115,16 @@ def _destinations(
                 clashes = ways[v][::-1]  # in the order of the program
         via = backward_labels(eqn, [destination.get(v) for v in eqn.outputs])
         for k, (v, to) in enumerate(zip(eqn.inputs, via, strict=True)):
-            come = origin.get(v) if isinstance(v, Var) else None
-            if to is None or come is None or (i, k) in cut:
+            if to is None or not isinstance(v, Var) or v not in origin or (i, k) in cut:
                 continue
+            come = origin[v]
             carried = come != NONE
             if ((to == SEVERAL) & carried).any() or ((to >= 0) & (come >= 0) & (to != come)).any():
                 found.add((i, k))
                 continue
             to = np.where(carried, to, NONE)
             ways.setdefault(v, []).append(((i, k), to))
-            destination[v] = merge(destination.get(v), to, CLASH)
+            destination[v] = merge_arrays(destination[v], to, CLASH) if v in destination else to
     if not clashes:  # variables that no equation of the region produces
         for v, readers in ways.items():
             if (destination[v] == CLASH).any():
@@ -135,7 +142,7 @@ def _settle(clashes: list[tuple[Edge | None, np.ndarray]], avoid: Collection[Edg
         if ((to != NONE) & (kept != NONE) & (to != kept)).any():
             lost.add(edge)
         else:
-            kept = merge(kept, to, CLASH)
+            kept = merge_arrays(kept, to, CLASH)
     return lost
 
 

@@ -18,8 +18,9 @@ def diagnose_parameters(
 ) -> tuple[CompilationRecord, ...]:
     """Say what becomes of the parameters that no relation covers, in part or altogether."""
     program = info.program
-    outputs = {v for v in program.outputs if isinstance(v, Var)}
     hidden = {v: spec for spec in info.by_role('hidden') for v in info.new_atoms(spec)}
+    # not all outputs of the program: a parameter that is read is handed through as a state
+    outputs = {*info.out_atoms, *hidden}
     marks = {
         (i, len(eqn.inputs) - 1)
         for i, eqn in enumerate(program.equations)

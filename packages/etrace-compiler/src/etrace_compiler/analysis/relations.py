@@ -1,6 +1,6 @@
 """Find the relations: which marked operation drives which hidden group, and how."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from etrace_compiler.analysis.groups import cut_edges, state_labels
 from etrace_compiler.canonical import parameter_only
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import CutEdge, HiddenGroup, HiddenParamOpRelation
-from etrace_compiler.ops import operator_of
+from etrace_compiler.ops import Operator, operator_of
 from etrace_compiler.program import Equation, Program, Var
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
@@ -34,8 +34,8 @@ def find_relations(
     program = info.program
     leaves = parameter_leaves(info)
     fixed = parameter_only(program, set(leaves))
-    marked, records = _marked_equations(program, set(leaves), fixed)
-    results = {eqn.outputs[0]: followed_anywhere(eqn.outputs[0].shape) for eqn in marked}
+    marked, records = _marked_equations(program, leaves, fixed)
+    results = {eqn.outputs[0]: followed_anywhere(eqn.outputs[0].shape) for eqn, _ in marked}
 
     drives, full = [], []
     for group in groups:
@@ -50,9 +50,8 @@ def find_relations(
 
     relations: list[HiddenParamOpRelation] = []
     used: dict[str, int] = {}
-    for eqn in marked:
+    for eqn, operator in marked:
         y = eqn.outputs[0]
-        operator = operator_of(eqn.primitive)
         weight = eqn.inputs[-1]
         labels = [cuts.destination.get(y) for cuts in drives]
         driven = [i for i, a in enumerate(labels) if a is not None and (a >= 0).any()]
@@ -103,26 +102,34 @@ def parameter_leaves(info: ModuleInfo) -> dict[Var, tuple[StateSpec, str]]:
 
 
 def _marked_equations(
-    program: Program, parameters: set[Var], fixed: set[Var]
-) -> tuple[list[Equation], list[CompilationRecord]]:
+    program: Program, leaves: Mapping[Var, tuple[StateSpec, str]], fixed: set[Var]
+) -> tuple[list[tuple[Equation, Operator]], list[CompilationRecord]]:
     """Marked operations whose weight is a function of parameters; records for the others."""
     marked, records = [], []
-    depends = program.downstream(parameters)
+    weights = {
+        (i, len(eqn.inputs) - 1)
+        for i, eqn in enumerate(program.equations)
+        if operator_of(eqn.primitive) is not None
+    }
+    flows = {v: reached(program, [v], blocked=weights) for v in leaves}
     for eqn in program.equations:
         operator = operator_of(eqn.primitive)
         if operator is None or (operator.has_input and eqn.outputs[0] in fixed):
             continue  # a product of parameters is part of another operator's chain
         weight = eqn.inputs[-1]
+        owners = dict.fromkeys(leaves[v][0].path for v, found in flows.items() if weight in found)
         if weight in fixed:
-            marked.append(eqn)
-        elif weight in depends:
-            records.append(
+            marked.append((eqn, operator))
+        elif owners:
+            records.extend(
                 record(
                     DiagnosticKind.TRAINABLE_INVAR_NOT_PARAMSTATE,
                     f'the weight of `{eqn.name}` depends on inputs or states beside its parameters',
                     primitive=eqn.name,
+                    weight_path=path,
                     source=eqn.source,
                 )
+                for path in owners
             )
         else:
             records.append(
