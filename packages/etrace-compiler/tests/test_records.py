@@ -88,6 +88,26 @@ class Unused(Driven):
         return self.h.value
 
 
+class Stopped(Driven):
+    def update(self, x):
+        y = matmul(x, jax.lax.stop_gradient(self.W.value))
+        self.h.value = 0.5 * self.h.value + y
+        return self.h.value
+
+
+class Averaged(Driven):
+    """A parameter that ends in a state without a gradient."""
+
+    def init_state(self):
+        super().init_state()
+        self.mean = brainstate.ShortTermState(jnp.zeros(4))
+
+    def update(self, x):
+        self.mean.value = 0.9 * self.mean.value + self.b.value
+        self.h.value = 0.5 * self.h.value + matmul(x, self.W.value)
+        return self.h.value
+
+
 class Recurrent(Driven):
     def update(self, x):
         y = matmul(x, self.W.value)
@@ -213,7 +233,7 @@ CASES = {
         Sorted, 'ETC211', WARNING, '`sort` on the way to h is taken to mix all positions',
     ),
     K.HIDDEN_GROUP_MERGED: (
-        models.LSTM, 'ETC212', INFO, 'c, h act on each other position by position and share group 0',
+        models.LSTM, 'ETC212', INFO, 'h, c act on each other position by position and share group 0',
     ),
     K.HIDDEN_NOT_DIFFERENTIABLE: (
         IntegerState, 'ETC213', INFO,
@@ -370,6 +390,15 @@ def test_no_parameter_is_without_a_record(model):
         records = graph.explain(weight_path=path)
         assert records, path
         assert all(r.weight_path == path for r in records)
+
+
+@pytest.mark.parametrize(('model', 'name'), [(Unused, 'R'), (Unused, 'b'), (Stopped, 'W'),
+                                             (Averaged, 'b')])  # fmt: skip
+def test_a_gradient_of_zero_is_an_error_record(model, name):
+    """Never read; read in vain; read behind a stop_gradient; ending in a detached state."""
+    graph = compile_etrace_graph(models.ready(model()), models.random(3))
+    found = graph.explain(weight_path=name, kind=K.PARAMETER_UNUSED)
+    assert [r.level for r in found] == [ERROR]
 
 
 def test_records_of_one_parameter_of_every_sort():
