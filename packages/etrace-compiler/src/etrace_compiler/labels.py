@@ -301,4 +301,4 @@ def is_known(eqn: Equation) -> bool:
     """Whether labels pass an equation exactly; otherwise it merges all that it touches."""
     if not passes_derivative(eqn) or eqn.name in _KNOWN or _body(eqn) is not None:
         return True
-    return eqn.name in _MOVES and _MOVES[eqn.name](eqn) is not None
+    return source_indices(eqn) is not None
