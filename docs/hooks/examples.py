@@ -11,4 +11,6 @@ class Examples(griffe.Extension):
     def on_object(self, *, obj, **kwargs):
         """Run by griffe for every object that it has read."""
         if obj.docstring:
-            obj.docstring.value = re.sub(r'(?m)^Example:$', 'Examples:', obj.docstring.value)
+            obj.docstring.value = re.sub(
+                r'(?m)^Example:$', 'Examples:', obj.docstring.value
+            )

@@ -24,7 +24,11 @@ def pages_of(files, folder):
         order = get_data(file.content_string)[1].get('order', 1000)
         return (file.name != 'index', order, file.src_uri)
 
-    own = (file for file in files.documentation_pages() if file.src_uri.startswith(f'{folder}/'))
+    own = (
+        file
+        for file in files.documentation_pages()
+        if file.src_uri.startswith(f'{folder}/')
+    )
     return [file.src_uri for file in sorted(own, key=place)]
 
 
@@ -48,7 +52,14 @@ def on_files(files, config):
     """Run by mkdocs once it has listed the files, before it reads the navigation."""
     root = Path(config.config_file_path).parent
     nav = {title: pages_of(files, folder) for title, folder in KINDS.items()}
-    packages = sorted(path.parent for path in root.glob('packages/*/src/*/__init__.py'))
-    nav['Reference'] += [api_pages(files, config, package) for package in packages]
-    config.nav = [{'Home': 'index.md'}, *({title: pages} for title, pages in nav.items() if pages)]
+    packages = sorted(
+        path.parent for path in root.glob('packages/*/src/*/__init__.py')
+    )
+    nav['Reference'] += [
+        api_pages(files, config, package) for package in packages
+    ]
+    config.nav = [
+        {'Home': 'index.md'},
+        *({title: pages} for title, pages in nav.items() if pages),
+    ]
     return files
