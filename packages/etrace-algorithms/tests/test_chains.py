@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etrace_compiler import DiagnosticKind, effective_weights, matmul
 
 import etrace_algorithms as ea
 from etrace_algorithms.testing import (
@@ -13,6 +12,7 @@ from etrace_algorithms.testing import (
     bptt_gradients,
     online_gradients,
 )
+from etrace_compiler import DiagnosticKind, effective_weights, matmul
 
 N = 4
 
@@ -167,7 +167,7 @@ def test_control_a_chain_that_is_not_pulled_back_is_wrong(monkeypatch):
         return effective_weights(graph, {k: jnp.sqrt(v) if k == 'w' else v
                                          for k, v in params.items()})  # fmt: skip
 
-    monkeypatch.setattr('etrace_algorithms.learner.effective_weights', flat)
+    monkeypatch.setattr('etrace_algorithms.vjp.effective_weights', flat)
 
     class Positive(Squared):
         def __init__(self):

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etrace_compiler import DiagnosticKind, StepEvaluator
-from etrace_compiler.program import Const
 
 import etrace_algorithms as ea
 import etrace_nn
@@ -25,6 +23,8 @@ from etrace_algorithms.testing import (
     gradient_alignment,
     online_gradients,
 )
+from etrace_compiler import DiagnosticKind, StepEvaluator
+from etrace_compiler.program import Const
 
 LEARNERS = {
     'd_rtrl': {},
@@ -133,7 +133,7 @@ def test_one_step_is_exact_for_every_learner(model, name):
 def test_position_diagonal_recurrence_is_exact_at_every_length(model, method, steps):
     model = model()
     xs = alive_input(steps, 2, 3)
-    learner, actual, _ = compare(model, 'd_rtrl', xs, 2, vjp_method=method)
+    learner, _, _ = compare(model, 'd_rtrl', xs, 2, vjp_method=method)
     assert not learner.graph.explain(kind=DiagnosticKind.RECURRENCE_CUT)
     assert all(r.exact for r in learner.graph.hidden_param_op_relations)
 
@@ -246,9 +246,7 @@ def test_gru_equals_the_stopped_scan_where_its_gates_act_elementwise(monkeypatch
         np.testing.assert_allclose(got[..., update], want[..., update], rtol=1e-9, atol=1e-12)
         # the reset gate acts through a matmul: its history is dropped, and a record says so
         assert np.abs(got[..., reset] - want[..., reset]).max() > 1e-6
-    assert learner.graph.explain(
-        weight_path=path, kind=DiagnosticKind.RELATION_PARTIAL_PATH
-    )
+    assert learner.graph.explain(weight_path=path, kind=DiagnosticKind.RELATION_PARTIAL_PATH)
 
 
 # ---------------------------------------------------------------- the oracles among themselves

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etrace_compiler import CompilationError
 
 import etrace_algorithms as ea
 import etrace_nn
@@ -20,6 +19,7 @@ from etrace_algorithms.testing import (
     gradient_alignment,
     online_gradients,
 )
+from etrace_compiler import CompilationError
 
 
 def inputs(steps, batch=3, seed=2):
@@ -130,7 +130,7 @@ def test_a_loss_may_read_the_new_hidden_states():
     learner = ready(DiagonalLSTM())
 
     def step(model, x):
-        return loss(model(x)) + jnp.sum(learner.model.h.value ** 2) + jnp.sum(learner.model.c.value)
+        return loss(model(x)) + jnp.sum(learner.model.h.value**2) + jnp.sum(learner.model.c.value)
 
     before = snapshot(learner)[0]
 
@@ -302,9 +302,7 @@ def test_single_and_multi_step_data_in_any_mix(method):
     xs = inputs(5)
     gains, shift = jnp.linspace(0.5, 1.5, 5), jnp.asarray([0.1, -0.2, 0.3])
     reference = make()
-    want = jnp.stack(
-        [reference(x, {'a': g}, shift) for x, g in zip(xs, gains, strict=True)]
-    )
+    want = jnp.stack([reference(x, {'a': g}, shift) for x, g in zip(xs, gains, strict=True)])
     for one in (shift, ea.SingleStepData(shift)):
         learner = make()
         out = learner(ea.MultiStepData(xs), ea.MultiStepData({'a': gains}), one)

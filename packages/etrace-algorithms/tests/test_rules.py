@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import etrace_algorithms as ea
 from etrace_algorithms import algebra
+from etrace_algorithms.plugins.spec import EXACTNESS
 from etrace_algorithms.rule import Exactness
 from etrace_algorithms.rules import DiagonalRTRL, ImmediateDerivatives, IODimTrace, as_decay
-from etrace_algorithms.plugins.spec import EXACTNESS
 from etrace_algorithms.testing import (
     ElementwiseDecay,
     LeakyIntegrator,

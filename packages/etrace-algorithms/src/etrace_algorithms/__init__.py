@@ -3,22 +3,12 @@
 from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
-from etrace_compiler import (
-    CompilationError,
-    ETraceVjpGraphExecutor,
-    MultiStepData,
-    NotSupportedError,
-    SingleStepData,
-)
-
-from etrace_algorithms._compile import compile  # noqa: A004
+from etrace_algorithms._compile import compile
 from etrace_algorithms.drive import etrace_evolve, etrace_grad
-from etrace_algorithms.learner import (
+from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
+from etrace_algorithms.learners import (
     D_RTRL,
     ES_D_RTRL,
-    EligibilityTrace,
-    ETraceAlgorithm,
-    ETraceVjpAlgorithm,
     Immediate,
     IODimVjpAlgorithm,
     ParamDimVjpAlgorithm,
@@ -26,6 +16,14 @@ from etrace_algorithms.learner import (
     pp_prop,
 )
 from etrace_algorithms.rule import Exactness, LearningRule, LearningSignal
+from etrace_algorithms.vjp import ETraceVjpAlgorithm
+from etrace_compiler import (
+    CompilationError,
+    ETraceVjpGraphExecutor,
+    MultiStepData,
+    NotSupportedError,
+    SingleStepData,
+)
 
 try:
     __version__ = _version('etrace-algorithms')

@@ -5,17 +5,18 @@ from typing import Any
 import brainstate
 import jax
 import jax.numpy as jnp
-from etrace_compiler import CompilationReport, DiagnosticLevel, get_single_step_data
-from etrace_compiler.errors import explain_error
 
-from etrace_algorithms.learner import ETraceAlgorithm, RuleLearner
+from etrace_algorithms.learner import ETraceAlgorithm
+from etrace_algorithms.learners import RuleLearner
 from etrace_algorithms.plugins import get_learner
 from etrace_algorithms.rule import LearningRule
+from etrace_compiler import CompilationReport, DiagnosticLevel, get_single_step_data
+from etrace_compiler.errors import explain_error
 
 __all__ = ['compile']
 
 
-def compile(  # noqa: A001
+def compile(
     model: brainstate.nn.Module,
     algorithm: Any,
     *example_inputs: Any,
@@ -97,7 +98,7 @@ def _make_learner(model: brainstate.nn.Module, algorithm: Any, options: dict[str
             'is not a learning algorithm',
             got=repr(algorithm),
             expected='the name of a learner, a learner class, a learning rule, or a class of rules',
-            fix="Run `etrace list` for the names, or pass etrace_algorithms.D_RTRL.",
+            fix='Run `etrace list` for the names, or pass etrace_algorithms.D_RTRL.',
             code='ETA110',
         )
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+
 from etrace_compiler import ModuleInfo
 
 __all__ = ['merge_step', 'split_keys', 'state_axes']
@@ -30,8 +31,6 @@ def split_keys(
     return batched, kept
 
 
-def merge_step(
-    info: ModuleInfo, new: Mapping[str, Any], kept: Mapping[str, Any]
-) -> dict[str, Any]:
+def merge_step(info: ModuleInfo, new: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
     """Take the states of a batched step apart again: one key for the whole batch."""
     return {**new, **kept}

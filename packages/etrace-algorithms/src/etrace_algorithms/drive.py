@@ -6,6 +6,7 @@ from typing import Any, Literal
 import brainstate
 import jax
 import jax.numpy as jnp
+
 from etrace_compiler.errors import explain_error
 
 __all__ = ['etrace_evolve', 'etrace_grad']
@@ -92,7 +93,8 @@ def etrace_grad(
         )
 
         def body(carry: Any, slices: Any) -> tuple[Any, Any]:
-            gradients, _, rest = grad(*slices)
+            found: Any = grad(*slices)
+            gradients, _, rest = found
             return jax.tree.map(jnp.add, carry, gradients), rest
 
         return body

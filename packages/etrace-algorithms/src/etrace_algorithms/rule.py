@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 
 import jax
-from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, gather_positions
 
 from etrace_algorithms.algebra import outer_gradient
+from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, gather_positions
 
 __all__ = ['Exactness', 'Gradients', 'LearningRule', 'LearningSignal', 'one_step_gradients']
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
 from etrace_compiler import CompilationError, DiagnosticLevel, ETraceGraph, ModuleInfo
 from etrace_compiler.errors import explain_error
 

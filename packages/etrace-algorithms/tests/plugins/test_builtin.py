@@ -34,7 +34,7 @@ def test_every_module_is_declared_as_an_entry_point():
 def test_what_each_one_says(site, name, aliases, factory, exactness, memory):
     spec = discover(site.entry_points()).registry.get(name)
     assert spec.aliases == aliases
-    assert spec.factory == f'etrace_algorithms.learner:{factory}'
+    assert spec.factory == f'etrace_algorithms.learners:{factory}'
     assert (spec.exactness, spec.memory, spec.requires) == (exactness, memory, ())
     assert spec.summary.endswith('.')
     assert spec.reference

@@ -159,7 +159,8 @@ class ETraceVjpGraphExecutor(ETraceGraphExecutor):
             it is; the hidden-to-hidden Jacobian, per group `(*varshape, S, S)`.
             States are not written.
         """
-        out, new, lin = self.lineariser(get_single_step_data(*args), self.state_values())
+        states = self.state_values()
+        out, new, lin = self.lineariser(get_single_step_data(*args), states)
         hidden, other = self._split(new)
         return out, hidden, other, (lin.x, lin.f), lin.D
 
@@ -180,7 +181,8 @@ class ETraceVjpGraphExecutor(ETraceGraphExecutor):
 
     def linearise(self, *args: Any) -> Linearisation:
         """Return the linearisation of one step from the current states."""
-        return self.lineariser(get_single_step_data(*args), self.state_values())[2]
+        states = self.state_values()
+        return self.lineariser(get_single_step_data(*args), states)[2]
 
     def _split(self, new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         info = self.graph.module_info

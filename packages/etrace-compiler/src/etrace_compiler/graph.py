@@ -302,7 +302,8 @@ class ETraceGraph:
             The output, and the new values of all states in the order of `module_info.states`.
 
         Raises:
-            ValueError: If the graph was compiled without perturbations.
+            ValueError: If the graph was compiled without perturbations, or their number is
+                not that of the hidden states.
         """
         if self.hidden_perturb is None:
             raise ValueError(
@@ -313,6 +314,18 @@ class ETraceGraph:
                     expected='a graph compiled with perturbations',
                     fix='Compile with include_hidden_perturb=True.',
                     code='ETC110',
+                )
+            )
+        paths = self.hidden_perturb.perturb_hidden_paths
+        if len(perturb_data) != len(paths):
+            raise ValueError(
+                explain_error(
+                    'perturb_data',
+                    'does not have one perturbation per hidden state',
+                    got=f'{len(perturb_data)}',
+                    expected=f'{len(paths)}, for {", ".join(map(path_key, paths))}',
+                    fix='Start from graph.hidden_perturb.init_perturb_data().',
+                    code='ETC113',
                 )
             )
         info = self.module_info

@@ -47,16 +47,16 @@ class MultiStepData:
 
 
 def get_single_step_data(*args: Any) -> tuple[Any, ...]:
-    """Return the arguments of one step: of `MultiStepData` the first."""
-    return tuple(_first(a) for a in args)
+    """Return the arguments of one step: of `MultiStepData` the first.
 
-
-def _first(arg: Any) -> Any:
-    if isinstance(arg, SingleStepData):
-        return arg.data
-    if isinstance(arg, MultiStepData):
-        return jax.tree.map(lambda x: x[0], arg.data)
-    return arg
+    Raises:
+        ValueError: If there is no first step.
+    """
+    bare, multi, _ = split_input_data(args)
+    return tuple(
+        jax.tree.map(lambda x: x[0], arg) if is_multi else arg
+        for arg, is_multi in zip(bare, multi, strict=True)
+    )
 
 
 def split_input_data(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[bool, ...], int | None]:

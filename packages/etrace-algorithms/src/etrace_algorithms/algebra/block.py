@@ -42,7 +42,9 @@ def carry(diagonal: Any, trace: FullTrace) -> FullTrace:
         The same shapes as `trace`.
     """
     size = range(len(trace))
-    return tuple(reduce(add, (diagonal[:, :, None, :, s, r] * trace[r] for r in size)) for s in size)
+    return tuple(
+        reduce(add, (diagonal[:, :, None, :, s, r] * trace[r] for r in size)) for s in size
+    )
 
 
 def carry_drive(diagonal: Any, f: Any) -> Any:
@@ -76,16 +78,12 @@ def contract(signal: Any, trace: FullTrace) -> Any:
     # one pass over the trace, in the order in which it lies in memory
     return reduce(
         add,
-        (
-            signal[g, :, None, :, s] * e[g]
-            for g in range(shared)
-            for s, e in enumerate(trace)
-        ),
+        (signal[g, :, None, :, s] * e[g] for g in range(shared) for s, e in enumerate(trace)),
     )
 
 
 def outer_gradient(signal: Any, f: Any, x: Any) -> Any:
-    r"""Contract a signal with an outer product that is never formed, $\langle s, f\otimes x\rangle$.
+    r"""Contract a signal with an outer product, $\langle s, f\otimes x\rangle$, not formed.
 
     Args:
         signal: `(G, H, O, S)`.

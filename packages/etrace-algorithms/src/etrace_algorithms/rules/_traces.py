@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from etrace_compiler import ETraceGraph, Linearisation
 
 from etrace_algorithms.algebra import carry, contract, outer
 from etrace_algorithms.rule import LearningSignal
+from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['FullTraces', 'advance_traces', 'credit_traces', 'zero_traces']
 

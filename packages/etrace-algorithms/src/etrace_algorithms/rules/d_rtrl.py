@@ -11,11 +11,10 @@ References:
 from dataclasses import dataclass
 from typing import Any
 
-from etrace_compiler import ETraceGraph, Linearisation
-
 from etrace_algorithms.algebra import apply_diagonal
 from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
 from etrace_algorithms.rules._traces import FullTraces, advance_traces, credit_traces, zero_traces
+from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['DiagonalRTRL']
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from etrace_compiler import ETraceGraph, Linearisation
 
 from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
+from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['ImmediateDerivatives']
 

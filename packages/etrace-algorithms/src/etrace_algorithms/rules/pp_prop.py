@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from etrace_compiler import ETraceGraph, Linearisation
-from etrace_compiler.errors import explain_error
 
 from etrace_algorithms.algebra import carry_drive, outer_gradient
 from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
+from etrace_compiler import ETraceGraph, Linearisation
+from etrace_compiler.errors import explain_error
 
 __all__ = ['IODimTrace', 'as_decay']
 
@@ -66,9 +66,7 @@ class IODimTrace(LearningRule):
                 (
                     self.decay_f * carry_drive(lin.D_at(r, i), old) + (1 - self.decay_f) * drive
                 ).astype(old.dtype)
-                for i, (old, drive) in enumerate(
-                    zip(trace['f'][r.key], lin.f[r.key], strict=True)
-                )
+                for i, (old, drive) in enumerate(zip(trace['f'][r.key], lin.f[r.key], strict=True))
             )
         return {'x': x, 'f': f, 'steps': trace['steps'] + 1}
 
@@ -103,16 +101,15 @@ def as_decay(decay_or_rank: Any) -> float:
         >>> as_decay(0.9), as_decay(19)
         (0.9, 0.9)
     """
-    if isinstance(decay_or_rank, numbers.Integral) and not isinstance(decay_or_rank, bool):
-        if decay_or_rank >= 1:
-            return float((decay_or_rank - 1) / (decay_or_rank + 1))
-        problem, error = 'is out of range', ValueError
-    elif isinstance(decay_or_rank, numbers.Real) and not isinstance(decay_or_rank, bool):
-        if 0 <= decay_or_rank < 1:
-            return float(decay_or_rank)
-        problem, error = 'is out of range', ValueError
-    else:
+    problem, error = 'is out of range', ValueError
+    if isinstance(decay_or_rank, bool) or not isinstance(decay_or_rank, numbers.Real):
         problem, error = 'is neither a decay nor a rank', TypeError
+    elif isinstance(decay_or_rank, numbers.Integral):
+        rank = int(decay_or_rank)
+        if rank >= 1:
+            return (rank - 1) / (rank + 1)
+    elif 0 <= float(decay_or_rank) < 1:
+        return float(decay_or_rank)
     raise error(
         explain_error(
             'decay_or_rank',

@@ -11,6 +11,7 @@ import brainstate
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from etrace_compiler import element_wise, matmul
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     'PlainRNN',
     'RecurrentLSTM',
     'SpikingChain',
-    'SurrogateSpike',
+    'surrogate_spike',
 ]
 
 
@@ -30,6 +31,7 @@ class _Model(brainstate.nn.Module):
     """A model with a readout; `hidden` names its hidden states."""
 
     hidden: tuple[str, ...] = ('h',)
+    h: Any
 
     def __init__(self, num_in: int = 3, num_hidden: int = 4, num_out: int = 2, seed: int = 0):
         super().__init__()
@@ -59,7 +61,7 @@ class _Model(brainstate.nn.Module):
 
 
 class LeakyIntegrator(_Model):
-    r"""$h_t = 0.9\,h_{t-1} + x_t W + b$"""
+    r"""Integrate with a leak: $h_t = 0.9\,h_{t-1} + x_t W + b$."""
 
     def __init__(self, *sizes: int, seed: int = 0):
         super().__init__(*sizes, seed=seed)
@@ -91,6 +93,7 @@ class DiagonalLSTM(_Model):
     """An LSTM whose gates see the input alone; `h` reads the new `c`."""
 
     hidden = ('h', 'c')
+    c: Any
     recurrent = False
 
     def __init__(self, *sizes: int, seed: int = 0):
@@ -116,7 +119,7 @@ class RecurrentLSTM(DiagonalLSTM):
 
 
 class PlainRNN(_Model):
-    r"""$h_t = 0.5\,h_{t-1} + \tanh([x_t, h_{t-1}] W + b)$"""
+    r"""Mix through a matmul: $h_t = 0.5\,h_{t-1} + \tanh([x_t, h_{t-1}] W + b)$."""
 
     def __init__(self, *sizes: int, seed: int = 0):
         super().__init__(*sizes, seed=seed)
@@ -132,13 +135,14 @@ class PlainRNN(_Model):
 
 
 @jax.custom_vjp
-def SurrogateSpike(v: Any) -> Any:  # noqa: N802
+def surrogate_spike(v: Any) -> Any:
     r"""Spike where `v > 0`, with the surrogate derivative $1/(1+|v|)^2$."""
     return (v > 0).astype(v.dtype)
 
 
-SurrogateSpike.defvjp(
-    lambda v: (SurrogateSpike(v), v),
+_rule: Any = surrogate_spike
+_rule.defvjp(
+    lambda v: (surrogate_spike(v), v),
     lambda v, g: (g / (1 + jnp.abs(v)) ** 2,),
 )
 
@@ -150,6 +154,9 @@ class SpikingChain(_Model):
     """
 
     hidden = ('g', 'v', 'a')
+    g: Any
+    v: Any
+    a: Any
 
     def __init__(self, *sizes: int, seed: int = 0):
         super().__init__(*sizes, seed=seed)
@@ -161,7 +168,7 @@ class SpikingChain(_Model):
         self.g.value = 0.7 * self.g.value + matmul(x, self.w.value)
         decay = jax.nn.sigmoid(1 + element_wise(self.tau.value))
         v = decay * self.v.value + (1 - decay) * (self.g.value - self.a.value)
-        spike = SurrogateSpike(v - 0.5)
+        spike = surrogate_spike(v - 0.5)
         self.a.value = 0.9 * self.a.value + 0.3 * spike
         self.v.value = v - spike
         return self.read(spike)

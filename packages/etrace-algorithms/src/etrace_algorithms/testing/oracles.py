@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from etrace_compiler.staging import all_states
+
 __all__ = [
     'assert_gradients_close',
     'bptt_gradients',
@@ -37,8 +39,10 @@ def bptt_gradients(
     Returns:
         Gradients by path of the parameter.
     """
-    kept = {k: s.value for k, s in model.states().items()}
-    params = dict(model.states(brainstate.ParamState).items())
+    states = all_states(model)
+    kept = {k: s.value for k, s in states.items()}
+    params: Any = {k: s for k, s in states.items() if isinstance(s, brainstate.ParamState)}
+    passing = [s for s in states.values() if isinstance(s, brainstate.ShortTermState)]
 
     def total() -> Any:
         if stop_at is None:
@@ -46,17 +50,18 @@ def bptt_gradients(
             return jnp.sum(losses)
 
         def window(*xs: Any) -> Any:
-            for state in model.states(brainstate.ShortTermState).values():
+            for state in passing:
                 state.value = jax.lax.stop_gradient(state.value)
             return brainstate.transform.for_loop(lambda *x: loss(model(*x)), *xs)
 
         chunks = jax.tree.map(lambda x: x.reshape((-1, stop_at, *x.shape[1:])), sequences)
         return jnp.sum(brainstate.transform.for_loop(window, *chunks))
 
-    gradients = brainstate.transform.jit(brainstate.transform.grad(total, params, check_states=False))()
-    for key, state in model.states().items():
-        if key in kept:
-            state.value = kept[key]
+    grad: Any = brainstate.transform.grad(total, params, check_states=False)
+    jitted: Any = brainstate.transform.jit(grad)
+    gradients = jitted()
+    for key, state in states.items():
+        state.value = kept[key]
     return gradients
 
 
@@ -75,7 +80,8 @@ def online_gradients(learner: Any, *sequences: Any, loss: StepLoss, **options: A
             *sequences, step_fn=lambda *x: loss(learner(*x)), reduction='sum', **options
         )
 
-    return brainstate.transform.jit(run)()
+    jitted: Any = brainstate.transform.jit(run)
+    return jitted()
 
 
 def finite_difference(function: Callable[[Any], Any], value: Any, step: float = 1e-6) -> Any:
@@ -104,13 +110,17 @@ def gradient_alignment(a: Gradients, b: Gradients) -> tuple[float, float]:
         (1.0, 0.5)
     """
     x, y = (
-        np.concatenate([np.ravel(np.asarray(v)) for k in sorted(g, key=str)
-                        for v in jax.tree.leaves(g[k])])  # fmt: skip
+        np.concatenate([_flat(v) for k in sorted(g, key=str) for v in jax.tree.leaves(g[k])])
         for g in (a, b)
     )
     norms = np.linalg.norm(x), np.linalg.norm(y)
     cosine = np.vdot(x, y).real / max(norms[0] * norms[1], 1e-300)
     return round(float(cosine), 12), round(float(norms[0] / max(norms[1], 1e-300)), 12)
+
+
+def _flat(value: Any) -> np.ndarray:
+    wide = np.complex128 if np.iscomplexobj(value) else np.float64
+    return np.ravel(np.asarray(value)).astype(wide)
 
 
 def assert_gradients_close(

@@ -7,8 +7,8 @@ from etrace_compiler.ops._primitive import (
     operators,
     register_primitive,
 )
-from etrace_compiler.ops.element_wise import element_wise, element_wise_op
-from etrace_compiler.ops.matmul import matmul, matmul_op
+from etrace_compiler.ops._element_wise import element_wise, element_wise_op
+from etrace_compiler.ops._matmul import matmul, matmul_op
 
 __all__ = [
     'Operator',

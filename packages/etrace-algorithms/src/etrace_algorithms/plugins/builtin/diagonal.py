@@ -16,7 +16,7 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             name='d_rtrl',
             summary='Real-time recurrent learning along the diagonal: one trace per weight and '
             'state, carried forward by the position-diagonal Jacobian.',
-            factory='etrace_algorithms.learner:D_RTRL',
+            factory='etrace_algorithms.learners:D_RTRL',
             exactness='exact-diagonal',
             memory='O(B·I·O·S)',
             reference='Wang et al. (2026), Model-agnostic linear-memory online learning in '

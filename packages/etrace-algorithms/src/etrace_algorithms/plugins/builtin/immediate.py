@@ -16,7 +16,7 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             name='immediate',
             summary='No trace: the gradient of each step alone, the control that every '
             'comparison needs.',
-            factory='etrace_algorithms.learner:Immediate',
+            factory='etrace_algorithms.learners:Immediate',
             exactness='immediate',
             memory='O(1)',
             reference='The immediate influence of Marschall, Cho & Savin (2020), A unified '

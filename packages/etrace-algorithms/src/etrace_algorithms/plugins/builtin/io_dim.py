@@ -16,7 +16,7 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             name='pp_prop',
             summary='Linear memory: one exponentially smoothed trace for the inputs and one for '
             'the outputs of each operation, their product standing in for the full trace.',
-            factory='etrace_algorithms.learner:pp_prop',
+            factory='etrace_algorithms.learners:pp_prop',
             exactness='approximate',
             memory='O(B·(I+O·S))',
             reference='Wang et al. (2026), Model-agnostic linear-memory online learning in '

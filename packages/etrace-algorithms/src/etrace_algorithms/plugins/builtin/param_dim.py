@@ -16,7 +16,7 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             name='param_dim',
             summary='Traces with the dimensions of the parameters, carried forward by the '
             'position-diagonal Jacobian: the algorithm of d_rtrl under the name of its class.',
-            factory='etrace_algorithms.learner:ParamDimVjpAlgorithm',
+            factory='etrace_algorithms.learners:ParamDimVjpAlgorithm',
             exactness='exact-diagonal',
             memory='O(B·I·O·S)',
             reference='Wang et al. (2026), Model-agnostic linear-memory online learning in '
