@@ -1,5 +1,7 @@
 """Slow and simple counterparts of what the compiler computes, to compare it with."""
 
+import pathlib
+
 import brainstate
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,11 @@ import numpy as np
 
 from etrace_compiler import path_key
 from etrace_compiler.program import Const, Var, apply_equation, is_differentiable, read_atom, run
+
+
+def text_at(source):
+    """The line of the user's program that a source names."""
+    return pathlib.Path(source.file).read_text().splitlines()[source.line - 1]
 
 
 def values_of(model_or_graph):

@@ -442,18 +442,18 @@ def test_shapes_with_zero_elements():
 # ---------------------------------------------------------------- negative controls
 
 
-@pytest.mark.parametrize(
-    ('table', 'key', 'wrong', 'name'),
-    [
-        ('_MOVES', 'rev', lambda e: [labels._index(e.inputs[0].shape)], 'rev'),
-        ('_MOVES', 'slice', lambda e: [labels._index(e.outputs[0].shape)], 'slice'),
-        ('_MOVES', 'transpose',
-         lambda e: [labels._index(e.inputs[0].shape).reshape(e.outputs[0].shape)], 'transpose'),
-    ],
-)  # fmt: skip
-def test_control_wrong_move_is_caught(monkeypatch, table, key, wrong, name):
-    function, shapes, needs = EXACT[name]
-    monkeypatch.setitem(getattr(labels, table), key, wrong)
+def in_order(eqn):
+    """A move that forgets to move."""
+    size = int(np.prod(eqn.inputs[0].shape))
+    return [np.arange(int(np.prod(eqn.outputs[0].shape))).reshape(eqn.outputs[0].shape) % size]
+
+
+@pytest.mark.parametrize('name', ['rev', 'slice', 'transpose', 'broken pad'])
+def test_control_wrong_move_is_caught(monkeypatch, name):
+    function, shapes, needs = EXACT['pad, interior' if name == 'broken pad' else name]
+    monkeypatch.setattr(
+        labels, 'source_indices', lambda eqn: [*in_order(eqn), None][: len(eqn.inputs)]
+    )
     with pytest.raises(AssertionError):
         check(function, *shapes, needs=needs)
 

@@ -16,7 +16,6 @@ from .oracle import (
     dense_jacobian,
     diagonal_of,
     hidden_values,
-    position_matrix,
     pure_step,
     values_of,
 )
@@ -64,7 +63,7 @@ def test_d_is_the_complete_jacobian_where_positions_do_not_mix(name):
 @pytest.mark.parametrize('name', models.EVERY)
 def test_d_is_all_that_the_cuts_leave(name):
     """With the cut operands stopped, the dense Jacobian is diagonal, and it is `D`."""
-    model, x, _, graph, lin = example(name)
+    _, x, _, graph, lin = example(name)
     info = graph.module_info
     inputs = info.flatten_inputs((x,), values_of(graph))
     columns = cut_jacobians(
@@ -86,7 +85,7 @@ def test_d_is_all_that_the_cuts_leave(name):
 @pytest.mark.parametrize('name', models.EVERY)
 def test_f_is_all_that_the_cuts_leave_at_the_positions_given(name):
     """`f` is the whole derivative with respect to an operator's result, nothing lies elsewhere."""
-    model, x, _, graph, lin = example(name)
+    _, x, _, graph, lin = example(name)
     info = graph.module_info
     inputs = info.flatten_inputs((x,), values_of(graph))
     dense = cut_jacobians(
@@ -266,7 +265,7 @@ def test_full_maps_of_a_model_with_a_custom_vjp():
             return z
 
     model = models.ready(Spiking())
-    _, graph, lin = compiled(model, models.random(3))
+    _, _, lin = compiled(model, models.random(3))
     dense = dense_jacobian(model, models.random(3))['h']['h']
     v = models.random(4)
     close(lin.jvp_h((v[:, None],))[0][:, 0], dense @ v)
@@ -324,18 +323,3 @@ def test_control_without_cuts_d_is_wrong():
     transition._plan = transition._make_plan()
     wrong = executor.linearise(x).D[0]
     assert np.abs(wrong - lin.D[0]).max() > 1e-3
-
-
-def test_control_identity_positions_misplace_a_rolled_tail():
-    model, x = models.build('rolled tail')
-    _, graph, _ = compiled(model, x)
-    (positions,) = graph.relation('W').positions
-    assert (positions.reshape(-1) != np.arange(8)).all()
-
-
-def test_position_matrix_is_a_reshape():
-    model, x = models.build('stacked states')
-    group = compiled(model, x)[1].hidden_groups[0]
-    spec = group.hidden_states[0]
-    tensor = jnp.arange(64.0).reshape(4, 2, 4, 2)
-    assert position_matrix(group, spec, spec, tensor)[1, 0, 2, 1] == tensor[1, 0, 2, 1]

@@ -263,7 +263,7 @@ def test_name_that_is_taken():
 
 
 def test_name_that_is_unknown():
-    with pytest.raises(KeyError, match="no operator is named 'etp_fft'; registered: .*etp_matmul"):
+    with pytest.raises(KeyError, match=r"no operator is named 'etp_fft'; registered: .*etp_matmul"):
         operator_named('etp_fft')
 
 

@@ -233,7 +233,8 @@ CASES = {
         Sorted, 'ETC211', WARNING, '`sort` on the way to h is taken to mix all positions',
     ),
     K.HIDDEN_GROUP_MERGED: (
-        models.LSTM, 'ETC212', INFO, 'h, c act on each other position by position and share group 0',
+        models.LSTM, 'ETC212', INFO,
+        'h, c act on each other position by position and share group 0',
     ),
     K.HIDDEN_NOT_DIFFERENTIABLE: (
         IntegerState, 'ETC213', INFO,
@@ -332,7 +333,7 @@ def test_marked_operator_in_a_branch():
 def test_hidden_state_in_a_while_may_be_refused():
     model = models.ready(HiddenInWhile())
     policy = ControlFlowPolicy(while_hidden='error')
-    with pytest.raises(CompilationError, match='ETC303 .*a hidden state passes a `while`'):
+    with pytest.raises(CompilationError, match=r'ETC303 .*a hidden state passes a `while`'):
         compile_etrace_graph(model, models.random(3), control_flow=policy)
 
 

@@ -18,7 +18,7 @@ from etrace_compiler import (
 )
 
 from . import models
-from .oracle import values_of
+from .oracle import text_at, values_of
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
 
@@ -73,7 +73,9 @@ CHAINS = {
         lambda m: m.P.value['weight'] * m.P.value['gain'][0],
         {'P': lambda: {'weight': models.random(3, 4), 'gain': [models.random(4)]}}, ['P'],
     ),
-    'gathered': (lambda m: m.A.value[jnp.array([3, 0, 1])], {'A': lambda: models.random(4, 4)}, ['A']),
+    'gathered': (
+        lambda m: m.A.value[jnp.array([3, 0, 1])], {'A': lambda: models.random(4, 4)}, ['A'],
+    ),
     'inside jit': (lambda m: jax.jit(jnp.tanh)(m.W.value), {}, ['W']),
     'inside checkpoint': (lambda m: jax.checkpoint(jnp.tanh)(m.W.value), {}, ['W']),
     'relu': (lambda m: jax.nn.relu(m.W.value), {}, ['W']),
@@ -246,7 +248,7 @@ def test_a_mark_names_the_line_where_it_stands():
     graph = compiled(WithLeak(leak), models.random(2, 3)).graph
     source = graph.relation('decay').source
     assert source.function == 'leak'
-    assert 'element_wise(' in open(source.file).read().splitlines()[source.line - 1]
+    assert 'element_wise(' in text_at(source)
 
 
 def test_one_mark_that_meets_data_twice():
