@@ -13,7 +13,7 @@ PAGES = sorted(ROOT.glob('docs/**/*.md'))
 SOURCES = sorted(ROOT.glob('packages/*/src/**/*.py'))
 CODE = re.compile(r'ET[AC]\d{3}')
 FENCE = re.compile(r'^```(\w+)([^\n]*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
-SNIPPET = re.compile(r'--8<-- "([^":]+)[^"]*"')
+SNIPPET = re.compile(r'^--8<--\n([^\n:]+)[^\n]*\n--8<--$', re.MULTILINE)
 
 
 def codes_in(source):
@@ -34,7 +34,7 @@ def blocks_that_do_not_run(page):
 def is_tested(code):
     """Return whether a block only shows files that the tests or the packages hold."""
     shown = SNIPPET.findall(code)
-    outside = re.sub(r'--8<-- "[^"]*"', '', code).strip()
+    outside = SNIPPET.sub('', code).strip()
     return bool(shown) and not outside and all((ROOT / path).is_file() for path in shown)
 
 
@@ -65,5 +65,5 @@ def test_every_block_of_python_runs(page):
 def test_a_planted_block_is_seen():
     assert blocks_that_do_not_run('text\n```python\nprint(1)\n```\n')
     assert not blocks_that_do_not_run('```python exec="on"\nprint(1)\n```\n')
-    assert blocks_that_do_not_run('```python\n--8<-- "no/such/file.py"\n```\n')
-    assert not blocks_that_do_not_run('```python\n--8<-- "conftest.py"\n```\n')
+    assert blocks_that_do_not_run('```python\n--8<--\nno/such/file.py\n--8<--\n```\n')
+    assert not blocks_that_do_not_run('```python\n--8<--\nconftest.py:part\n--8<--\n```\n')
