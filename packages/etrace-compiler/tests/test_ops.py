@@ -35,7 +35,7 @@ def close(a, b):
 
 @pytest.mark.parametrize('weight_axes', [0, 1, 2])
 @given(st.data())
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_matmul_is_a_block_matmul(weight_axes, data):
     """Leading axes shared with the weight (`h`), leading axes of the input alone (`g`)."""
     heads = data.draw(st.tuples(*[sides] * weight_axes))
@@ -49,7 +49,7 @@ def test_matmul_is_a_block_matmul(weight_axes, data):
 
 
 @given(st.lists(sides, max_size=3).map(tuple))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_element_wise_is_a_block_matmul(shape):
     check_operator(element_wise_op, models.random(*shape))
     assert element_wise_op.w_block(jnp.ones(shape)).shape == (int(np.prod(shape)), 1, 1)
@@ -117,8 +117,10 @@ def test_matmul_derivatives():
     c = models.random(4, 2, seed=6)
     jax.tree.map(close, jax.vjp(matmul, x, w, b)[1](c), jax.vjp(expected, x, w, b)[1](c))
     loss, same = (lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w, b))) for f in (matmul, expected))
-    jax.tree.map(close, jax.hessian(loss, (0, 1))(x, w), jax.hessian(same, (0, 1))(x, w))
-    jax.tree.map(close, jax.jit(jax.grad(loss, (0, 1)))(x, w), jax.grad(same, (0, 1))(x, w))
+    hessians = (jax.jit(jax.hessian(f, (0, 1)))(x, w) for f in (loss, same))
+    jax.tree.map(close, *hessians)
+    gradients = (jax.jit(jax.grad(f, (0, 1)))(x, w) for f in (loss, same))
+    jax.tree.map(close, *gradients)
 
 
 @pytest.mark.parametrize('out_axis', [0, 1, -1])
@@ -132,8 +134,6 @@ def test_matmul_under_vmap(axes, out_axis, lead):
         x_axis = min(axes[0], x.ndim - 1)
     if w_axis is not None:
         w = jnp.moveaxis(models.random(5, 3, 2, seed=2), 0, w_axis)
-    if out_axis == 1 and not lead:
-        pytest.skip('a vector has no axis in the middle')
 
     def mapped(f):
         return jax.vmap(f, in_axes=(x_axis, w_axis), out_axes=out_axis)
@@ -327,7 +327,7 @@ circulant = registered(
 
 
 @given(st.lists(sides, max_size=2).map(tuple), sides)
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_third_party_operators_obey_the_law(lead, n):
     x, w = models.random(*lead, n), models.random(n, seed=1)
     check_operator(scale, x, w)
