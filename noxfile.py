@@ -92,17 +92,20 @@ def newest_python() -> str | None:
 NEWEST = newest_python()
 
 
-def run_tests(session: nox.Session) -> None:
+def run_tests(session: nox.Session, **env: str) -> None:
     """Run pytest over everything, or over what is named after `--`."""
     install(session, 'tests')
     session.run('python', '-c', "import sys, jax; print(sys.version, '| jax', jax.__version__)")
-    session.run('pytest', *(session.posargs or ['-n', 'auto', '--maxprocesses', '8']), env=ENV)
+    session.run(
+        'pytest', *(session.posargs or ['-n', 'auto', '--maxprocesses', '8']), env={**ENV, **env}
+    )
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run every test of every package and plugin in one environment."""
-    run_tests(session)
+    # compiling takes most of the time; `compat` runs the same tests with full optimisation
+    run_tests(session, XLA_FLAGS='--xla_backend_optimization_level=0')
 
 
 @nox.session(python=NEWEST, venv_backend=None if NEWEST else 'none')

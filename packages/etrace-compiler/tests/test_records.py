@@ -192,7 +192,7 @@ K = DiagnosticKind
 EXCLUDE = ControlFlowPolicy(etp_in_control_flow='exclude')
 
 CASES = {
-    K.RELATION_INCLUDED: (Driven, 'ETC200', INFO, 'W drives h'),
+    K.RELATION_INCLUDED: (Driven, 'ETC200', INFO, 'W drives h: its trace is exact at every length'),
     K.RELATION_EXCLUDED_NO_PARAMSTATE: (
         WithoutParameter, 'ETC201', WARNING,
         'the weight of `etp_matmul` depends on no ParamState',
@@ -207,7 +207,7 @@ CASES = {
     ),
     K.RELATION_PARTIAL_PATH: (
         PartlyMixed, 'ETC204', WARNING,
-        'W also reaches h through `sub`, which mixes positions; the trace does not follow this way',
+        'W also reaches h through `reduce_sum`, which mixes positions; the trace does not follow this way',
     ),
     K.TRAINABLE_INVAR_NOT_PARAMSTATE: (
         StateDependentWeight, 'ETC205', WARNING,

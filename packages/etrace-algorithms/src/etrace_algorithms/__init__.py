@@ -15,11 +15,13 @@ from etrace_algorithms.learners import (
     RuleLearner,
     pp_prop,
 )
-from etrace_algorithms.rule import Exactness, LearningRule, LearningSignal
+from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
 from etrace_algorithms.vjp import ETraceVjpAlgorithm
 from etrace_compiler import (
     CompilationError,
+    ETraceGraph,
     ETraceVjpGraphExecutor,
+    Linearisation,
     MultiStepData,
     NotSupportedError,
     SingleStepData,
@@ -35,14 +37,17 @@ __all__ = [
     'ES_D_RTRL',
     'CompilationError',
     'ETraceAlgorithm',
+    'ETraceGraph',
     'ETraceVjpAlgorithm',
     'ETraceVjpGraphExecutor',
     'EligibilityTrace',
     'Exactness',
+    'Gradients',
     'IODimVjpAlgorithm',
     'Immediate',
     'LearningRule',
     'LearningSignal',
+    'Linearisation',
     'MultiStepData',
     'NotSupportedError',
     'ParamDimVjpAlgorithm',

@@ -54,8 +54,9 @@ class ParamDimVjpAlgorithm(RuleLearner):
         model: A module that does one time step.
         name: Name of the learner.
         vjp_method: `'single-step'` or `'multi-step'`.
-        fast_solve: Contract the old trace with the signal pulled back over the step; otherwise
-            follow the formula literally. The result is the same to rounding.
+        fast_solve: Contract the new trace and take the current step off again; otherwise
+            contract the old trace with the signal pulled back over the step. The result is the
+            same to rounding.
         trace_dtype: Dtype in which traces are stored; that of the states by default.
         control_flow: What to do with loops and branches inside the step.
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import jax
 
-from etrace_algorithms import LearningRule, LearningSignal
-from etrace_algorithms.rule import Gradients
+from etrace_algorithms import (
+    ETraceGraph,
+    Gradients,
+    LearningRule,
+    LearningSignal,
+    Linearisation,
+)
 from etrace_algorithms.rules import advance_traces, credit_traces, zero_traces
-from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['DecayedTrace']
 

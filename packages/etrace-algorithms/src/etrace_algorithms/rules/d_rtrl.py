@@ -1,7 +1,8 @@
 r"""`D_RTRL`: real-time recurrent learning along the diagonal.
 
 $$\varepsilon_t = D_t\,\varepsilon_{t-1} + f_t \otimes x_t, \qquad
-\text{history}_t = \langle D_t^\top L_t,\ \varepsilon_{t-1}\rangle.$$
+\text{history}_t = \langle D_t^\top L_t,\ \varepsilon_{t-1}\rangle
+= \langle L_t,\ \varepsilon_t\rangle - \langle L_t,\ f_t\otimes x_t\rangle.$$
 
 References:
     Wang et al. (2026), Model-agnostic linear-memory online learning in spiking neural
@@ -25,8 +26,9 @@ class DiagonalRTRL(LearningRule):
 
     Attributes:
         trace_dtype: Dtype in which traces are stored; that of the states by default.
-        fast_solve: Pull the signal back to the old trace instead of contracting the new one
-            and taking the current step off again. The result is the same to rounding.
+        fast_solve: Contract the new trace and take the current step off again, where that
+            loses nothing. The old trace need not outlive its update then, which saves a copy of
+            it; the result is the same to rounding.
     """
 
     trace_dtype: Any = None
@@ -53,7 +55,8 @@ class DiagonalRTRL(LearningRule):
         signal: LearningSignal,
         bypass: LearningSignal | None,
     ) -> Gradients:
-        if not self.fast_solve:
+        # a trace of low precision would lose digits of the current step on the way
+        if self.fast_solve and self.trace_dtype is None and bypass is None:
             return super().history(before, after, lin, signal, bypass)
         values = tuple(
             apply_diagonal(d, s).astype(s.dtype) for d, s in zip(lin.D, signal.values, strict=True)

@@ -11,7 +11,8 @@ from etrace_compiler.analysis.cuts import Cuts, find_cuts, identity_labels
 from etrace_compiler.analysis.flow import reached
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import CutEdge, HiddenGroup
-from etrace_compiler.program import Program, Var
+from etrace_compiler.primitives import ELEMENTWISE
+from etrace_compiler.program import Equation, Program, Var
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
 __all__ = ['cut_edges', 'find_hidden_groups', 'state_labels']
@@ -69,11 +70,28 @@ def state_labels(group: Sequence[StateSpec], atoms: Sequence[Any]) -> dict[Var, 
 
 def cut_edges(program: Program, cuts: Cuts) -> tuple[CutEdge, ...]:
     """Describe cut operands, leaving out those that nothing flows through any more."""
-    return tuple(
-        CutEdge(i, k, program.equations[i].name, program.equations[i].source)
-        for i, k in sorted(cuts.edges)
-        if program.equations[i].inputs[k] in cuts.origin
-    )
+    made = program.producers()
+    found = []
+    for i, k in sorted(cuts.edges):
+        if program.equations[i].inputs[k] in cuts.origin:
+            culprit = _culprit(program, cuts, made, i, k)
+            found.append(CutEdge(i, k, culprit.name, culprit.source))
+    return tuple(found)
+
+
+def _culprit(program: Program, cuts: Cuts, made: dict[Var, int], i: int, k: int) -> Equation:
+    """The equation that moves elements, where one after it, elementwise, is where they are cut."""
+    eqn = program.equations[i]
+    while eqn.name in ELEMENTWISE:
+        v = eqn.inputs[k]
+        if v not in made:
+            break
+        eqn = program.equations[made[v]]
+        carriers = [n for n, u in enumerate(eqn.inputs) if u in cuts.origin]
+        if len(carriers) != 1:
+            break
+        k = carriers[0]
+    return eqn
 
 
 def _connected(info: ModuleInfo, specs: list[StateSpec]) -> list[list[StateSpec]]:

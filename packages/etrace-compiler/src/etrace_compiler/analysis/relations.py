@@ -182,13 +182,28 @@ def _excluded(
     )
 
 
+def _promise(relation: HiddenParamOpRelation) -> str:
+    """Say in words what the diagonal trace of a relation is worth."""
+    if relation.exact:
+        return 'its trace is exact at every length'
+    lost = []
+    cuts = dict.fromkeys(
+        f'`{cut.primitive}`' for g in relation.hidden_groups for cut in g.hidden_cuts
+    )
+    if cuts:
+        lost.append(f'the recurrence through {", ".join(cuts)} is not followed')
+    if any(g.feeds for g in relation.hidden_groups):
+        lost.append('what it did to other groups in earlier steps is dropped')
+    return 'its trace is approximate; ' + '; '.join(lost or ['some ways are not followed'])
+
+
 def _included(relation: HiddenParamOpRelation, lost: Sequence) -> list[CompilationRecord]:
     paths = tuple(p for g in relation.hidden_groups for p in g.hidden_paths)
     states = ', '.join(map(path_key, paths))
     records = [
         record(
             DiagnosticKind.RELATION_INCLUDED,
-            f'{relation.key} drives {states}',
+            f'{relation.key} drives {states}: {_promise(relation)}',
             primitive=relation.operator.name,
             weight_path=path,
             hidden_paths=paths,

@@ -1,14 +1,14 @@
 """What a model may say: the operators that mark its trainable operations."""
 
+from etrace_compiler.ops._element_wise import element_wise, element_wise_op
 from etrace_compiler.ops._facts import Operator, check_operator
+from etrace_compiler.ops._matmul import matmul, matmul_op
 from etrace_compiler.ops._primitive import (
     operator_named,
     operator_of,
     operators,
     register_primitive,
 )
-from etrace_compiler.ops._element_wise import element_wise, element_wise_op
-from etrace_compiler.ops._matmul import matmul, matmul_op
 
 __all__ = [
     'Operator',

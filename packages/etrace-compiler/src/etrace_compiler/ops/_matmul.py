@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from etrace_compiler.errors import explain_error
+from etrace_compiler.ops._element_wise import element_wise
 from etrace_compiler.ops._primitive import register_primitive
 from etrace_compiler.ops._units import add_with_units, apply_hook, split_unit, with_unit
-from etrace_compiler.ops._element_wise import element_wise
 
 __all__ = ['matmul', 'matmul_op']
 
