@@ -207,7 +207,8 @@ CASES = {
     ),
     K.RELATION_PARTIAL_PATH: (
         PartlyMixed, 'ETC204', WARNING,
-        'W also reaches h through `reduce_sum`, which mixes positions; the trace does not follow this way',
+        'W also reaches h through `reduce_sum`, which mixes positions; '
+        'the trace does not follow this way',
     ),
     K.TRAINABLE_INVAR_NOT_PARAMSTATE: (
         StateDependentWeight, 'ETC205', WARNING,
