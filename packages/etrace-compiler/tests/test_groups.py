@@ -204,6 +204,22 @@ def test_only_the_recurrent_products_are_cut(name, cuts):
     assert cut_names(graph_of(name)) == cuts
 
 
+@pytest.mark.parametrize(
+    ('name', 'hidden', 'drive'),
+    [
+        ('neighbour leak', ['concatenate'], []),
+        ('mean field', ['reduce_sum'], []),
+        ('layer norm', ['etp_matmul'], ['reduce_sum', 'reduce_sum']),
+        ('batch norm', ['etp_matmul'], ['reduce_sum']),
+    ],
+)
+def test_a_cut_names_what_moves_elements(name, hidden, drive):
+    """Not the elementwise operation that comes after it, where the derivative is stopped."""
+    group = graph_of(name).hidden_groups[0]
+    assert [c.primitive for c in group.hidden_cuts] == hidden
+    assert sorted(c.primitive for c in group.drive_cuts) == drive
+
+
 def test_only_the_roll_is_cut_in_a_neighbour_leak():
     graph = graph_of('neighbour leak')
     (cut,) = graph.hidden_groups[0].hidden_cuts

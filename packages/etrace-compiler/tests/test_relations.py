@@ -327,6 +327,29 @@ def test_what_a_relation_says_about_exactness(name, exact):
     assert {k: graph.relation(k).exact for k in exact} == exact
 
 
+@pytest.mark.parametrize(
+    ('name', 'key', 'promise'),
+    [
+        ('leaky, batch', 'W', 'W drives h: its trace is exact at every length'),
+        (
+            'Elman, batch', 'W',
+            'W drives h: its trace is approximate; '
+            'the recurrence through `etp_matmul` is not followed',
+        ),
+        (
+            'two layers', 'first.W',
+            'first.W drives first.h: its trace is approximate; the recurrence through '
+            '`etp_matmul` is not followed; what it did to other groups in earlier steps is dropped',
+        ),
+    ],
+)  # fmt: skip
+def test_a_record_says_what_the_trace_is_worth(name, key, promise):
+    model, x = models.build(name)
+    graph = compile_etrace_graph(model, x)
+    (record,) = graph.explain(weight_path=key, kind='relation_included')
+    assert record.message == promise
+
+
 def test_a_partial_path_is_said_to_be_inexact():
     class PartlyMixed(models.Cell):
         def update(self, x):

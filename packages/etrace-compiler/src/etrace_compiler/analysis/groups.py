@@ -1,5 +1,6 @@
 """Find the hidden groups: states that act on each other position by position."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -82,7 +83,7 @@ def cut_edges(program: Program, cuts: Cuts) -> tuple[CutEdge, ...]:
 def _culprit(program: Program, cuts: Cuts, made: dict[Var, int], i: int, k: int) -> Equation:
     """The equation that moves elements, where one after it, elementwise, is where they are cut."""
     eqn = program.equations[i]
-    while eqn.name in ELEMENTWISE:
+    while eqn.name in ELEMENTWISE or _only_adds_axes(eqn):
         v = eqn.inputs[k]
         if v not in made:
             break
@@ -92,6 +93,13 @@ def _culprit(program: Program, cuts: Cuts, made: dict[Var, int], i: int, k: int)
             break
         k = carriers[0]
     return eqn
+
+
+def _only_adds_axes(eqn: Equation) -> bool:
+    """Whether an equation keeps every element and its order (a reduction with `keepdims`)."""
+    return eqn.name in {'broadcast_in_dim', 'expand_dims', 'squeeze'} and math.prod(
+        eqn.inputs[0].shape
+    ) == math.prod(eqn.outputs[0].shape)
 
 
 def _connected(info: ModuleInfo, specs: list[StateSpec]) -> list[list[StateSpec]]:
