@@ -433,6 +433,23 @@ def test_the_second_call_of_anything_compiles_nothing():
         train(xs * k)
     assert len(traces) == once
 
+    def step_fn(x):
+        traces.append(1)
+        return loss(learner(x))
+
+    for name in ('grad', 'evolve'):
+        run = getattr(learner, f'etrace_{name}')
+        run(xs, step_fn=step_fn)
+        once = len(traces)
+        run(xs * 2, step_fn=step_fn)
+        assert len(traces) == once
+    run(xs[:3], step_fn=step_fn)  # another length is another program
+    assert len(traces) > once
+    learner.compile_graph(xs[0])
+    once = len(traces)
+    run(xs, step_fn=step_fn)
+    assert len(traces) > once
+
 
 # ---------------------------------------------------------------- life cycle
 
@@ -567,6 +584,57 @@ def test_wrong_shapes_are_refused_and_nothing_changes(bad):
         learner(bad(inputs(1)[0]))
     assert_same(snapshot(learner), before)
     learner(inputs(1)[0])
+
+
+def test_states_of_another_batch_size_are_refused():
+    learner = ready(RecurrentLSTM())
+    brainstate.nn.init_all_states(learner.model, 5)
+    text = (
+        r'`h` does not fit the compiled graph: got shape \[5, 4\]; expected shape \[3, 4\].*ETA105'
+    )
+    with pytest.raises(ValueError, match=text):
+        learner(inputs(1)[0])
+
+
+def test_states_may_be_initialised_again_after_compiling():
+    xs = inputs(4)
+    learner = ready(RecurrentLSTM())
+    first = learner(xs[0])
+    learner(xs[1])
+    brainstate.nn.init_all_states(learner.model, 3)  # new state objects in the model
+    learner.init_etrace_state()
+    np.testing.assert_array_equal(learner(xs[0]), first)
+    assert learner.hidden_states[('h',)] is learner.model.h
+    assert learner.executor.state_id_to_path[id(learner.model.h)] == ('h',)
+
+
+def test_a_model_whose_init_state_takes_no_arguments():
+    class Bare(PlainRNN):
+        def init_state(self):
+            self.h = brainstate.HiddenState(jnp.zeros(4))
+
+        def reset_state(self):
+            self.h.value = jnp.zeros(4)
+
+    learner = ea.compile(Bare(), 'd_rtrl', inputs(1)[0, 0])
+    learner(inputs(1)[0, 0])
+    learner.reset_state()
+    assert float(jnp.abs(learner.model.h.value).max()) == 0
+
+
+def test_a_model_without_hidden_states_learns_by_its_one_step_gradients():
+    class Feed(brainstate.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = etrace_nn.Linear(3, 2)
+
+        def update(self, x):
+            return self.layer(x)
+
+    xs = inputs(4)
+    learner = ready(Feed())
+    expected = bptt_gradients(learner.model, xs, loss=loss)
+    assert_gradients_close(online_gradients(learner, xs, loss=loss), expected)
 
 
 def test_a_step_that_fails_leaves_states_and_traces_as_they_were(monkeypatch):

@@ -79,11 +79,14 @@ def test_compiling_returns_nothing_and_changes_no_state():
 def test_states_by_path_and_by_identity():
     model, _, executor = executor_of('two layers')
     assert executor.model is model
-    assert executor.states is executor.path_to_states
+    assert dict(executor.states.items()) == dict(executor.path_to_states.items())
     assert isinstance(executor.path_to_states, brainstate.util.FlattedDict)
     assert executor.path_to_states['first', 'h'] is model.first.h
     assert executor.state_id_to_path[id(model.second.W)] == ('second', 'W')
-    assert executor.state_id_to_path is executor.state_id_to_path
+    # a state that is made anew is found at its path, without compiling again
+    brainstate.nn.init_all_states(model)
+    assert executor.states['first', 'h'] is model.first.h
+    assert executor.state_id_to_path[id(model.first.h)] == ('first', 'h')
     assert len(executor.state_id_to_path) == len(executor.states)
     params = executor.states.filter(brainstate.ParamState)
     assert ('between',) in params

@@ -1,5 +1,6 @@
 """`compile`: from a model and the name of an algorithm to a learner that is ready to run."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import brainstate
@@ -64,11 +65,9 @@ def compile(
                 code='ETA109',
             )
         )
-    if seed is not None:
-        with brainstate.random.seed_context(seed):
-            brainstate.nn.init_all_states(model, None if vmap else batch_size)
-    else:
-        brainstate.nn.init_all_states(model, None if vmap else batch_size)
+    sizes = () if vmap or batch_size is None else (batch_size,)
+    with nullcontext() if seed is None else brainstate.random.seed_context(seed):
+        brainstate.nn.init_all_states(model, *sizes)
     if vmap:
         single = [jax.tree.map(lambda x: jnp.asarray(x)[0], a)
                   for a in get_single_step_data(*example_inputs)]  # fmt: skip

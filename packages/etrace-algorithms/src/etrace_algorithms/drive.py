@@ -1,5 +1,6 @@
 """Sequences: gradients or states over time, without a Python loop and without a tape."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -7,9 +8,10 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
+from etrace_compiler._jax import Tracer
 from etrace_compiler.errors import explain_error
 
-__all__ = ['etrace_evolve', 'etrace_grad']
+__all__ = ['DriveCache', 'etrace_evolve', 'etrace_grad']
 
 
 def etrace_grad(
@@ -33,7 +35,8 @@ def etrace_grad(
         learner: A compiled learner.
         *sequences: Pytrees of arrays with time on the first axis, one slice per call of `step_fn`.
         step_fn: Calls the learner once and returns the loss of one step, a scalar or an array;
-            with `has_aux` a pair `(loss, aux)`.
+            with `has_aux` a pair `(loss, aux)`. It is traced once, as by `jit`: pass the same
+            function again, not a new one, and nothing is compiled again.
         mask: Weights of the steps, `(T,)`, or of the elements of each step's loss, `(T, ...)`.
         chunk_size: For a `'multi-step'` learner, the number of steps that ordinary automatic
             differentiation runs over (1 by default; the last window may be shorter). For a
@@ -65,9 +68,30 @@ def etrace_grad(
     _check_option('loss_output', loss_output, ('per_step', 'masked', 'scalar'))
     steps = _length(sequences, mask)
     weights = learner.param_states if weights is None else weights
-    multi = learner.vjp_method == 'multi-step'
-    window = min(_check_chunk(chunk_size) or 1, steps) if multi else 1
+    chunk_size = _check_chunk(chunk_size)
+    window = min(chunk_size or 1, steps) if learner.vjp_method == 'multi-step' else 1
     mask = jnp.ones((steps,)) if mask is None else jnp.asarray(mask)
+
+    def run(sequences: tuple, mask: Any) -> Any:
+        losses_of = _masked_loss(step_fn, has_aux)
+        total, rest = _accumulate(learner, losses_of, weights, (*sequences, mask), window)
+        losses, masked, counts, aux = rest
+        scale = jnp.ones(())
+        if reduction == 'mean':
+            scale = 1 / jnp.maximum(jnp.sum(counts), 1e-12)
+        gradients = jax.tree.map(lambda g: g * scale.astype(jax.dtypes.result_type(g)), total)
+        outputs = {'per_step': losses, 'masked': masked, 'scalar': jnp.sum(masked) * scale}
+        found = (gradients, outputs[loss_output]) if return_value else (gradients,)
+        return (*found, aux) if has_aux else found
+
+    states, tree = jax.tree.flatten(weights, is_leaf=_is_state)
+    key = ('grad', step_fn, tuple(map(id, states)), tree, window, reduction, loss_output)
+    found = learner.drives((*key, has_aux, return_value), run, learner, sequences, mask)
+    return found if len(found) > 1 else found[0]
+
+
+def _masked_loss(step_fn: Callable, has_aux: bool) -> Callable:
+    """Make a step's loss a scalar: the sum of its (masked) elements, and what else is wanted."""
 
     def losses_of(*slices: Any) -> Any:
         *xs, weight = slices
@@ -80,50 +104,47 @@ def etrace_grad(
         count = jnp.sum(jnp.broadcast_to(weight, masked.shape))
         return jnp.sum(masked), (loss, masked, count, aux)
 
+    return losses_of
+
+
+def _accumulate(
+    learner: Any, losses_of: Callable, weights: Any, data: Any, window: int
+) -> tuple[Any, Any]:
+    """Add up the gradients of steps, or of windows of steps, and stack the rest over time."""
+
     def window_loss(*slices: Any) -> Any:
         with learner.window():
             total, rest = brainstate.transform.for_loop(losses_of, *slices)
         return jnp.sum(total), rest
 
-    def advance(function: Callable) -> Callable:
+    def body(carry: Any, slices: Any) -> tuple[Any, Any]:
         # a parameter that the step does not use is no mistake here: its gradient is zero, and
         # the compiler has said so
         grad = brainstate.transform.grad(
-            function, weights, has_aux=True, return_value=True, check_states=False
+            losses_of if window == 1 else window_loss,
+            weights,
+            has_aux=True,
+            return_value=True,
+            check_states=False,
         )
-
-        def body(carry: Any, slices: Any) -> tuple[Any, Any]:
-            found: Any = grad(*slices)
-            gradients, _, rest = found
-            return jax.tree.map(jnp.add, carry, gradients), rest
-
-        return body
+        found: Any = grad(*slices)
+        gradients, _, rest = found
+        return jax.tree.map(jnp.add, carry, gradients), rest
 
     zeros = jax.tree.map(
-        jnp.zeros_like,
-        jax.tree.map(lambda s: s.value, weights, is_leaf=lambda s: isinstance(s, brainstate.State)),
+        lambda s: jax.tree.map(jnp.zeros_like, s.value), weights, is_leaf=_is_state
     )
-    data = (*sequences, mask)
     if window == 1:
-        total, rest = brainstate.transform.scan(advance(losses_of), zeros, data)
-    else:
-        whole = steps // window * window
-        chunks = jax.tree.map(
-            lambda x: x[:whole].reshape((steps // window, window, *x.shape[1:])), data
-        )
-        total, rest = brainstate.transform.scan(advance(window_loss), zeros, chunks)
-        rest = jax.tree.map(lambda x: x.reshape((whole, *x.shape[2:])), rest)
-        if whole < steps:
-            total, last = advance(window_loss)(total, jax.tree.map(lambda x: x[whole:], data))
-            rest = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), rest, last)
-
-    losses, masked, counts, aux = rest
-    scale = 1 / jnp.maximum(jnp.sum(counts), 1e-12) if reduction == 'mean' else jnp.ones(())
-    gradients = jax.tree.map(lambda g: g * scale.astype(jax.dtypes.result_type(g)), total)
-    if not return_value:
-        return (gradients, aux) if has_aux else gradients
-    value = {'per_step': losses, 'masked': masked, 'scalar': jnp.sum(masked) * scale}[loss_output]
-    return (gradients, value, aux) if has_aux else (gradients, value)
+        return brainstate.transform.scan(body, zeros, data)
+    steps = jax.tree.leaves(data)[0].shape[0]
+    whole = steps // window * window
+    chunks = jax.tree.map(lambda x: x[:whole].reshape((-1, window, *x.shape[1:])), data)
+    total, rest = brainstate.transform.scan(body, zeros, chunks)
+    rest = jax.tree.map(lambda x: x.reshape((whole, *x.shape[2:])), rest)
+    if whole < steps:
+        total, last = body(total, jax.tree.map(lambda x: x[whole:], data))
+        rest = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), rest, last)
+    return total, rest
 
 
 def etrace_evolve(
@@ -153,8 +174,44 @@ def etrace_evolve(
         out = step(*slices)
         return out if return_outputs else None
 
-    outputs = brainstate.transform.for_loop(body, *sequences)
+    def run(sequences: tuple) -> Any:
+        return brainstate.transform.for_loop(body, *sequences)
+
+    outputs = learner.drives(('evolve', step_fn, return_outputs), run, learner, sequences)
     return outputs if return_outputs else None
+
+
+class DriveCache:
+    """Compiled loops over sequences, so that the second call of one compiles nothing.
+
+    A step function is traced once for all calls with the same shapes, as by `jit`: what it
+    reads besides its arguments and states is fixed by then. Inside a transformation the loop is
+    part of what is being traced, and nothing is kept.
+    """
+
+    def __init__(self, size: int = 16):
+        self._size = size
+        self._kept: OrderedDict[Any, Callable] = OrderedDict()
+
+    def __call__(self, key: Any, run: Callable, learner: Any, *data: Any) -> Any:
+        """Run a loop on data, compiled unless it is being traced."""
+        values = [state.value for state in learner.states().values()]
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((data, values))):
+            return run(*data)
+        if key not in self._kept:
+            self._kept[key] = brainstate.transform.jit(run)
+            if len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key](*data)
+
+    def clear(self) -> None:
+        """Forget every loop."""
+        self._kept.clear()
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, brainstate.State)
 
 
 def _length(sequences: tuple[Any, ...], mask: Any) -> int:

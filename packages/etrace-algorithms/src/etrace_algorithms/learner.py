@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.batching import state_axes
+from etrace_algorithms.drive import DriveCache
 from etrace_algorithms.validation import check_trainable
 from etrace_compiler import ControlFlowPolicy, ETraceGraph, ETraceVjpGraphExecutor
 
@@ -40,6 +41,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
         self.model = model
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         self.batch_axis_size: int | None = None
+        self.drives = DriveCache()
 
     @property
     def is_compiled(self) -> bool:
@@ -88,6 +90,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
         executor.compile_graph(*args)
         check_trainable(executor.graph)
         self.executor = executor
+        self.drives.clear()
         self.running_index.value = jnp.zeros((), jnp.int32)
         self.init_etrace_state()
 
@@ -101,7 +104,8 @@ class ETraceAlgorithm(brainstate.nn.Module):
             batch_size: Passed on to the model's `reset_state`.
             **kwargs: Likewise.
         """
-        brainstate.nn.reset_all_states(self.model, batch_size, **kwargs)
+        sizes = () if batch_size is None else (batch_size,)
+        brainstate.nn.reset_all_states(self.model, *sizes, **kwargs)
         self.running_index.value = jnp.zeros((), jnp.int32)
         if self.batch_axis_size is not None:
             self.replicate_states(self.batch_axis_size)
@@ -115,8 +119,9 @@ class ETraceAlgorithm(brainstate.nn.Module):
         """
         info = self.graph.module_info
         self.batch_axis_size = size
+        live = self.executor.states
         for spec, axis in zip(info.states, state_axes(info).values(), strict=True):
-            state = self.executor.states[spec.path]
+            state = live[spec.path]
             if axis == 0 and spec.role != 'param' and not spec.holds_keys:
                 state.value = jax.tree.map(
                     lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), state.value

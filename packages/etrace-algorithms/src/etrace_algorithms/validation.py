@@ -1,5 +1,6 @@
 """Checks at the border: each says what was given, what was expected and what to do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from etrace_compiler import CompilationError, DiagnosticLevel, ETraceGraph, ModuleInfo
 from etrace_compiler.errors import explain_error
 
-__all__ = ['check_arguments', 'check_trainable', 'check_vjp_method']
+__all__ = ['check_arguments', 'check_states', 'check_trainable', 'check_vjp_method']
 
 
 def check_vjp_method(vjp_method: str) -> str:
@@ -92,6 +93,25 @@ def check_arguments(
                 f'{dtype}{list(shape)}{per_step}',
                 f'{aval.dtype}{list(expected)}{per_step}',
             )
+
+
+def check_states(info: ModuleInfo, states: Mapping[str, Any], batch: int | None) -> None:
+    """Check the model's states against those the graph was compiled for.
+
+    Args:
+        info: The traced step.
+        states: Values of all states by key.
+        batch: Size of the batch axis that vmap adds, `None` without one.
+
+    Raises:
+        ValueError: If a shape differs, as after another initialisation.
+    """
+    for spec in info.states:
+        extra = batch is not None and spec.role != 'param' and not spec.holds_keys
+        for leaf, aval in zip(jax.tree.leaves(states[spec.key]), spec.leaves, strict=True):
+            expected = (batch, *aval.shape) if extra else aval.shape
+            if jnp.shape(leaf) != expected:
+                _refuse(spec.key, f'shape {list(jnp.shape(leaf))}', f'shape {list(expected)}')
 
 
 def _refuse(subject: str, got: str, expected: str) -> None:

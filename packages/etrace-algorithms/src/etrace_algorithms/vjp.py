@@ -17,7 +17,7 @@ from etrace_algorithms import drive
 from etrace_algorithms.batching import merge_step, split_keys, state_axes
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
 from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
-from etrace_algorithms.validation import check_arguments, check_vjp_method
+from etrace_algorithms.validation import check_arguments, check_states, check_vjp_method
 from etrace_compiler import (
     ControlFlowPolicy,
     Linearisation,
@@ -180,15 +180,16 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         bare, multi, length = split_input_data(args)
         check_arguments(self.graph.module_info, bare, multi, self.batch_axis_size)
         states = self.executor.state_values()
+        check_states(self.graph.module_info, states, self.batch_axis_size)
         data = self._get_etrace_data()
         run = self._update
         if not any(isinstance(x, Tracer) for x in jax.tree.leaves((bare, states, data))):
             run = self._jitted = self._jitted or jax.jit(self._update, static_argnums=3)
         out, new, data = run(bare, states, data, multi)
-        info = self.graph.module_info
-        for spec in info.states:
+        live = self.executor.states
+        for spec in self.graph.module_info.states:
             if spec.written and spec.role != 'param':
-                self.executor.states[spec.path].value = new[spec.key]
+                live[spec.path].value = new[spec.key]
         self._assign_etrace_data(data)
         self.running_index.value = self.running_index.value + (length or 1)
         return out
@@ -281,9 +282,10 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             axes = state_axes(self.graph.module_info)
             enter = jax.vmap(enter, in_axes=(axes, 0), out_axes=axes)
         entered = enter(self.executor.state_values(), self._get_etrace_data())
+        live = self.executor.states
         for spec in self.graph.module_info.states:
             if spec.role != 'param':
-                self.executor.states[spec.path].value = entered[spec.key]
+                live[spec.path].value = entered[spec.key]
         self._inside_window = True
         try:
             yield

@@ -1,6 +1,5 @@
 """The executors: a model and its compiled graph, with the live states by path."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import brainstate
@@ -14,7 +13,7 @@ from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.input_data import get_single_step_data
 from etrace_compiler.linearise import Linearisation, Lineariser
 from etrace_compiler.report import describe_graph
-from etrace_compiler.staging import check_module
+from etrace_compiler.staging import all_states, check_module
 
 __all__ = ['ETraceGraphExecutor', 'ETraceVjpGraphExecutor']
 
@@ -45,7 +44,6 @@ class ETraceGraphExecutor:
         self.model = model
         self.control_flow = control_flow
         self._graph: ETraceGraph | None = None
-        self._state_id_to_path: dict[int, tuple[str, ...]] | None = None
 
     @property
     def is_compiled(self) -> bool:
@@ -73,21 +71,20 @@ class ETraceGraphExecutor:
         return self._graph
 
     @property
-    def states(self) -> Mapping[tuple[str, ...], brainstate.State]:
-        """The live states of the model by path."""
-        return self.graph.module_info.retrieved_model_states
+    def states(self) -> brainstate.util.FlattedDict:
+        """The live states of the model by path, also after they were initialised again."""
+        compiled = self.graph.module_info.retrieved_model_states
+        return brainstate.util.FlattedDict({**compiled, **all_states(self.model)})
 
     @property
-    def path_to_states(self) -> Mapping[tuple[str, ...], brainstate.State]:
+    def path_to_states(self) -> brainstate.util.FlattedDict:
         """The live states of the model by path."""
         return self.states
 
     @property
-    def state_id_to_path(self) -> dict[int, tuple[str, ...]]:
+    def state_id_to_path(self) -> dict[int, tuple[Any, ...]]:
         """Path of every live state by its `id`."""
-        if self._state_id_to_path is None:
-            self._state_id_to_path = {id(state): path for path, state in self.states.items()}
-        return self._state_id_to_path
+        return {id(state): path for path, state in self.states.items()}
 
     def compile_graph(self, *args: Any) -> None:
         """Compile the graph for the shapes and dtypes of one step's arguments.
@@ -95,11 +92,9 @@ class ETraceGraphExecutor:
         Args:
             *args: Example arguments; of `MultiStepData` the first step counts.
         """
-        graph = compile_etrace_graph(
+        self._graph = compile_etrace_graph(
             self.model, *get_single_step_data(*args), control_flow=self.control_flow
         )
-        self._state_id_to_path = None
-        self._graph = graph
 
     def show_graph(self, verbose: bool = True, return_msg: bool = False) -> str | None:
         """Describe groups, states and weights in text.
@@ -145,7 +140,8 @@ class ETraceVjpGraphExecutor(ETraceGraphExecutor):
 
     def state_values(self) -> dict[str, Any]:
         """Current value of every state that the step touches, by key."""
-        return {s.key: self.states[s.path].value for s in self.graph.module_info.states}
+        live = self.states
+        return {s.key: live[s.path].value for s in self.graph.module_info.states}
 
     def solve_h2w_h2h_jacobian(self, *args: Any) -> tuple[Any, dict, dict, Any, tuple]:
         """Compute one step from the current states, and how it depends on weights and states.
