@@ -12,7 +12,7 @@ from etrace_algorithms.testing import (
     bptt_gradients,
     online_gradients,
 )
-from etrace_compiler import DiagnosticKind, effective_weights, matmul
+from etrace_compiler import DiagnosticKind, effective_weights, gather_positions, matmul
 
 N = 4
 
@@ -233,3 +233,19 @@ def norm_oracle(model, xs):
         trace = 0.8 * trace + x[:, :, None] * diagonal[:, None, :]
         h = head(w, h)
     return total
+
+
+@pytest.mark.parametrize('model', [Rolled, Flipped, Permuted, FourGates])
+def test_control_a_signal_that_is_not_moved_with_the_results_is_wrong(model, monkeypatch):
+    """Looking the signal up at other positions than the results reach is another gradient."""
+
+    def elsewhere(values, group, positions):
+        return gather_positions(values, group, np.roll(positions, 1, axis=-1))
+
+    monkeypatch.setattr('etrace_algorithms.rule.gather_positions', elsewhere)
+    xs = inputs(6)
+    learner = ea.compile(model(), 'd_rtrl', xs[0], batch_size=3)
+    expected = bptt_gradients(learner.model, xs, loss=loss)
+    actual = online_gradients(learner, xs, loss=loss)
+    with pytest.raises(AssertionError):
+        assert_gradients_close({('w',): actual[('w',)]}, {('w',): expected[('w',)]})
