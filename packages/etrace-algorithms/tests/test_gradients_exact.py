@@ -23,7 +23,7 @@ from etrace_algorithms.testing import (
     gradient_alignment,
     online_gradients,
 )
-from etrace_compiler import DiagnosticKind, StepEvaluator
+from etrace_compiler import DiagnosticKind, StepEvaluator, element_wise, matmul
 from etrace_compiler.program import Const
 
 LEARNERS = {
@@ -167,6 +167,56 @@ def test_units_layer_without_recurrence_is_exact_at_every_length():
     )
     xs = 2 * alive_input(30, 2, 3)
     compare(model, 'd_rtrl', xs, 2)
+
+
+class ComplexDiagonal(brainstate.nn.Module):
+    """A complex-diagonal state with real and complex parameters, read out by its real part."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.w = brainstate.ParamState(jnp.asarray(rng.normal(size=(3, 4))))
+        self.v = brainstate.ParamState(jnp.asarray(rng.normal(size=(3, 4)) * (1 + 0.5j)))
+        self.phase = brainstate.ParamState(jnp.asarray(rng.normal(size=4)))
+        self.r = brainstate.ParamState(jnp.asarray(rng.normal(size=(4, 2)) * (1 - 0.3j)))
+
+    def init_state(self, batch_size=None):
+        self.z = brainstate.HiddenState(jnp.zeros((batch_size, 4), complex))
+
+    def reset_state(self, batch_size=None):
+        self.z.value = jnp.zeros_like(self.z.value)
+
+    def update(self, x):
+        decay = 0.9 * jnp.exp(1j * element_wise(self.phase.value))
+        drive = (0.5 + 2j) * matmul(x, self.w.value) + matmul(x, self.v.value)
+        self.z.value = decay * self.z.value + drive
+        return (self.z.value @ self.r.value).real
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_complex_diagonal_states_are_exact_at_every_length(method):
+    xs = alive_input(20, 2, 3)
+    learner = ea.compile(ComplexDiagonal(), 'd_rtrl', xs[0], batch_size=2, vjp_method=method)
+    expected = bptt_gradients(learner.model, xs, loss=loss)
+    actual = online_gradients(learner, xs, loss=loss)
+    assert actual[('w',)].dtype == jnp.float64
+    assert actual[('v',)].dtype == jnp.complex128
+    assert_gradients_close(actual, expected)
+
+
+def test_a_complex_state_that_is_taken_apart_is_named():
+    class Modulus(ComplexDiagonal):
+        def update(self, x):
+            self.z.value = (
+                0.5 * jnp.abs(self.z.value) + 0.3j * self.z.value + matmul(x, self.v.value)
+            )
+            return (self.z.value @ self.r.value).real
+
+    xs = alive_input(3, 2, 3)
+    learner = ea.compile(Modulus(), 'd_rtrl', xs[0], batch_size=2)
+    (found,) = learner.graph.explain(kind=DiagnosticKind.RECURRENCE_CUT)
+    assert '`abs` takes the complex state z apart' in found.message
+    np.testing.assert_allclose(learner.executor.linearise(xs[0]).D[0], 0.3j, atol=1e-12)
 
 
 # ---------------------------------------------------------------- recurrent weights

@@ -329,7 +329,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         bypass = None if all(part is None for part in to_old) else self._signal(to_old)
         gradients = self._solve_weight_gradients(before, after, lin, signal, bypass)
         weights, pull = jax.vjp(lambda p: effective_weights(graph, p), dict(params))
-        gradients = {key: gradients[key].astype(w.dtype) for key, w in weights.items()}
+        gradients = {key: _cast(gradients[key], w.dtype) for key, w in weights.items()}
         return pull(gradients)[0], None, None
 
     def _signal(self, cotangents: list) -> LearningSignal:
@@ -359,6 +359,11 @@ def _zero_of(value: Any) -> Any:
     A constant would have none, and its cotangent would be summed over the batch.
     """
     return jax.lax.select(jnp.zeros(value.shape, bool), value, jnp.zeros_like(value))
+
+
+def _cast(gradient: Any, dtype: Any) -> Any:
+    """Bring a gradient into the dtype of its weight; a real weight takes the real part."""
+    return (gradient if jnp.issubdtype(dtype, jnp.complexfloating) else gradient.real).astype(dtype)
 
 
 def _pick(data: Any, keys: set[str]) -> dict:

@@ -224,10 +224,14 @@ class _Transition:
         rows, columns = [], [[] for _ in self._relations]
         for s in range(group.num_state):
             ones = jnp.zeros((*group.varshape, group.num_state), group.dtype).at[..., s].set(1)
-            cotangents = [
-                c.astype(n.dtype) for c, n in zip(group.split_hidden(ones), new, strict=True)
-            ]
-            to_hidden, to_drive = pull(cotangents)
+            to_hidden, to_drive = pull(self._cotangents(ones, new))
+            if jnp.issubdtype(group.dtype, np.complexfloating):
+                # a real result sees the real part of a cotangent alone: ask for the other as well
+                _, imaginary = pull(self._cotangents(-1j * ones, new))
+                to_drive = [
+                    a if jnp.iscomplexobj(a) else a + 1j * b
+                    for a, b in zip(to_drive, imaginary, strict=True)
+                ]
             rows.append(group.concat_hidden(to_hidden))
             for column, relation, value in zip(columns, self._relations, to_drive, strict=True):
                 column.append(relation.y_block(value))
@@ -236,6 +240,10 @@ class _Transition:
             for r, column in zip(self._relations, columns, strict=True)
         }
         return jnp.stack(rows, axis=-2), drives
+
+    def _cotangents(self, stacked: Any, new: Sequence[Any]) -> list[Any]:
+        parts = self._group.split_hidden(stacked)
+        return [c.astype(n.dtype) for c, n in zip(parts, new, strict=True)]
 
     def _run(self, env: Mapping[Var, Any], old: Sequence, deltas: Sequence) -> list[Any]:
         values: dict[tuple[Var, tuple[bool, bool]], Any] = {}

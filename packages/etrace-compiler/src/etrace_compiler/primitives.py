@@ -1,8 +1,11 @@
 """What is known of JAX's primitives beside how they move elements."""
 
+import jax.numpy as jnp
+import numpy as np
+
 from etrace_compiler.program import Equation
 
-__all__ = ['ELEMENTWISE', 'passes_derivative']
+__all__ = ['ELEMENTWISE', 'is_holomorphic', 'passes_derivative']
 
 #: Operations whose result at a position depends on their operands at that position alone.
 ELEMENTWISE = frozenset(
@@ -17,6 +20,9 @@ ELEMENTWISE = frozenset(
     """.split()
 )
 
+#: Operations that depend on a complex number and on its conjugate.
+_NOT_HOLOMORPHIC = frozenset({'abs', 'conj', 'imag', 'real', 'sign'})
+
 #: Operations that pass no derivative.
 _FLAT = frozenset({'ceil', 'floor', 'round', 'sign', 'stop_gradient', 'while'})
 
@@ -24,3 +30,9 @@ _FLAT = frozenset({'ceil', 'floor', 'round', 'sign', 'stop_gradient', 'while'})
 def passes_derivative(eqn: Equation) -> bool:
     """Whether any derivative can pass an equation."""
     return eqn.name not in _FLAT
+
+
+def is_holomorphic(eqn: Equation) -> bool:
+    """Whether an equation's derivative with respect to a complex operand is one complex number."""
+    is_complex = any(jnp.issubdtype(v.dtype, np.complexfloating) for v in eqn.inputs)
+    return not (is_complex and eqn.name in _NOT_HOLOMORPHIC)

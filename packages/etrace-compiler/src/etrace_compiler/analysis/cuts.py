@@ -1,8 +1,9 @@
 """Which operands of which equations a diagonal trace cannot follow.
 
 An operand is *cut* when it alone leads to several positions (a matmul, a mean), or when it
-leads from one position to another (a roll). What is left maps every position to itself, so
-an all-ones cotangent gives the diagonal exactly.
+leads from one position to another (a roll), or when it takes a complex number apart (an absolute
+value), so that no one complex number is its derivative. What is left maps every position to
+itself, so an all-ones cotangent gives the diagonal exactly.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,6 +19,7 @@ from etrace_compiler.labels import (
     forward_labels,
     merge_arrays,
 )
+from etrace_compiler.primitives import is_holomorphic
 from etrace_compiler.program import Program, Var
 
 __all__ = ['Cuts', 'find_cuts', 'followed_anywhere', 'identity_labels']
@@ -119,7 +121,8 @@ def _destinations(
                 continue
             come = origin[v]
             carried = come != NONE
-            if ((to == SEVERAL) & carried).any() or ((to >= 0) & (come >= 0) & (to != come)).any():
+            moved = (to == SEVERAL) | ((to >= 0) & (come >= 0) & (to != come))
+            if (moved & carried).any() or not is_holomorphic(eqn):
                 found.add((i, k))
                 continue
             to = np.where(carried, to, NONE)

@@ -12,7 +12,7 @@ from etrace_compiler.analysis.cuts import Cuts, find_cuts, identity_labels
 from etrace_compiler.analysis.flow import reached
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import CutEdge, HiddenGroup
-from etrace_compiler.primitives import ELEMENTWISE
+from etrace_compiler.primitives import ELEMENTWISE, is_holomorphic
 from etrace_compiler.program import Equation, Program, Var
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
@@ -165,7 +165,7 @@ def _records(group: HiddenGroup) -> list[CompilationRecord]:
             records.append(
                 record(
                     DiagnosticKind.RECURRENCE_CUT,
-                    f'`{cut.primitive}` leads {names} to other positions of the same group; '
+                    f'`{cut.primitive}` {_offence(cut, names)}; '
                     'the trace does not follow this recurrence',
                     primitive=cut.primitive,
                     hidden_paths=group.hidden_paths,
@@ -173,3 +173,9 @@ def _records(group: HiddenGroup) -> list[CompilationRecord]:
                 )
             )
     return records
+
+
+def _offence(cut: CutEdge, names: str) -> str:
+    if cut.primitive in ('abs', 'conj', 'imag', 'real', 'sign'):
+        return f'takes the complex state {names} apart'
+    return f'leads {names} to other positions of the same group'
