@@ -83,7 +83,7 @@ def cut_edges(program: Program, cuts: Cuts) -> tuple[CutEdge, ...]:
 def _culprit(program: Program, cuts: Cuts, made: dict[Var, int], i: int, k: int) -> Equation:
     """The equation that moves elements, where one after it, elementwise, is where they are cut."""
     eqn = program.equations[i]
-    while eqn.name in ELEMENTWISE or _only_adds_axes(eqn):
+    while (eqn.name in ELEMENTWISE and is_holomorphic(eqn)) or _only_adds_axes(eqn):
         v = eqn.inputs[k]
         if v not in made:
             break
