@@ -19,12 +19,7 @@ import jax.numpy as jnp
 import etrace_algorithms as ea
 import etrace_nn
 
-LEARNERS = {
-    'd_rtrl': {},
-    'param_dim': {'fast_solve': False},
-    'pp_prop': {'decay_or_rank': 0.9},
-    'immediate': {},
-}
+LEARNERS = {'d_rtrl': {}, 'pp_prop': {'decay_or_rank': 0.9}, 'immediate': {}}
 
 
 class Net(brainstate.nn.Module):
