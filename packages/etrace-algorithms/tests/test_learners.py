@@ -19,7 +19,7 @@ from etrace_algorithms.testing import (
     gradient_alignment,
     online_gradients,
 )
-from etrace_compiler import CompilationError
+from etrace_compiler import CompilationError, matmul
 
 
 def inputs(steps, batch=3, seed=2):
@@ -606,6 +606,28 @@ def test_states_may_be_initialised_again_after_compiling():
     np.testing.assert_array_equal(learner(xs[0]), first)
     assert learner.hidden_states[('h',)] is learner.model.h
     assert learner.executor.state_id_to_path[id(learner.model.h)] == ('h',)
+
+
+def test_a_learner_may_be_compiled_again_for_another_batch_and_another_structure():
+    class Switch(PlainRNN):
+        gated = False
+
+        def update(self, x):
+            if self.gated:
+                self.b.value  # noqa: B018  (read, so that the step still knows it)
+                self.h.value = 0.5 * self.h.value + matmul(x, self.w.value[:3])
+                return self.read(self.h.value)
+            return super().update(x)
+
+    learner = ready(Switch())
+    learner(inputs(1)[0])
+    learner.model.gated = True
+    brainstate.nn.init_all_states(learner.model, 5)
+    learner.compile_graph(inputs(1, 5)[0])
+    xs = inputs(4, 5)
+    expected = bptt_gradients(learner.model, xs, loss=loss)
+    assert_gradients_close(online_gradients(learner, xs, loss=loss), expected)
+    assert set(learner.etrace.value) == {'w'}
 
 
 def test_a_model_whose_init_state_takes_no_arguments():

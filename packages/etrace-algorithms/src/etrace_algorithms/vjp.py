@@ -81,8 +81,9 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         return None if self.etrace is None else self.etrace.value
 
     def _assign_etrace_data(self, data: Any) -> None:
-        """Store the trace."""
-        if self.etrace is None:
+        """Store the trace, in a new state if another model left one of another structure."""
+        old = None if self.etrace is None else jax.tree.structure(self.etrace.value)
+        if self.etrace is None or old != jax.tree.structure(data):
             self.etrace = EligibilityTrace(data)
         else:
             self.etrace.value = data
