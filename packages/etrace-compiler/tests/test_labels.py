@@ -472,3 +472,14 @@ def _first_of(collapse, marks, axes, keepdims=True):
     """A merge that forgets all but the first element."""
     index = tuple(slice(0, 1) if i in axes else slice(None) for i in range(marks.ndim))
     return collapse(marks[index], axes, keepdims)
+
+
+def test_a_scalar_keeps_its_rank():
+    """A reduction to a scalar has one label without an axis, and what follows can read it."""
+    program = program_of(lambda x: jnp.tanh(x.sum() * 2.0), jnp.ones(3))
+    labels = {program.inputs[0]: np.full(3, 1, np.int32)}
+    for eqn in program.equations:
+        out = forward_labels(eqn, [labels.get(v) for v in eqn.inputs])
+        labels.update(zip(eqn.outputs, out, strict=True))
+    assert labels[program.outputs[0]].shape == ()
+    assert labels[program.outputs[0]] == 1

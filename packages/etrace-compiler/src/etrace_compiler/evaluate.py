@@ -82,7 +82,7 @@ class StepEvaluator:
         self._info = info
         self._groups = tuple(groups)
         program = info.program
-        made = program.producers()
+        made = program.made
         self._old = {v: (g.index, i) for g in groups for i, v in enumerate(g.hidden_invars)}
         self._new = {
             v: (g.index, i)
@@ -101,7 +101,7 @@ class StepEvaluator:
 
     def _output_homes(self) -> list[_Version]:
         homes = [_OUTSIDE] * len(self._info.program.outputs)
-        start = len(homes) - sum(len(s.leaves) for s in self._info.states)
+        start = len(self._info.out_atoms)
         of_path = {p: g.index for g in self._groups for p in g.hidden_paths}
         for spec in self._info.by_role('hidden'):
             homes[start + spec.start] = _Version(of_path[spec.path], 0)
@@ -210,7 +210,7 @@ class StepEvaluator:
             read(v, version) for v, version in zip(info.program.outputs, self._homes, strict=True)
         ]
         if new_perturb is not None:
-            start = len(outputs) - sum(len(s.leaves) for s in info.states)
+            start = len(info.out_atoms)
             for g in self._groups:
                 for spec, p in zip(g.hidden_states, new_perturb[g.index] or (), strict=False):
                     outputs[start + spec.start] = outputs[start + spec.start] + p

@@ -72,7 +72,7 @@ def collapse(labels: np.ndarray, axes: tuple[int, ...], keepdims: bool = True) -
 
 
 def _shaped(labels: np.ndarray, shape: tuple[int, ...]) -> Labels:
-    out = np.ascontiguousarray(np.broadcast_to(labels, shape), dtype=np.int32)
+    out = np.array(np.broadcast_to(labels, shape), dtype=np.int32)
     return out if (out != NONE).any() else None
 
 

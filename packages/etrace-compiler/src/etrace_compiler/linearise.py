@@ -186,8 +186,9 @@ class _Transition:
         self._old = {v: i for i, v in enumerate(group.hidden_invars)}
         self._hidden_cut = {cut.edge for cut in group.hidden_cuts}
         self._drive_cut = {cut.edge for cut in group.drive_cuts}
-        self._from_hidden = _carriers(self._program, self._old, self._hidden_cut)
-        self._from_drive = _carriers(self._program, self._result, self._drive_cut)
+        region = sorted(self._program.upstream(group.hidden_outvars))
+        self._from_hidden = _carriers(self._program, self._old, self._hidden_cut, region)
+        self._from_drive = _carriers(self._program, self._result, self._drive_cut, region)
         self._plan = self._make_plan()
 
     def _version(self, v: Any, hidden: bool, drive: bool) -> tuple[bool, bool]:
@@ -202,7 +203,7 @@ class _Transition:
         )
 
     def _make_plan(self) -> list[tuple[int, tuple[bool, bool]]]:
-        made = self._program.producers()
+        made = self._program.made
         needed: set[tuple[int, tuple[bool, bool]]] = set()
         wanted = [(v, self._version(v, True, True)) for v in self._group.hidden_outvars]
         while wanted:
@@ -275,10 +276,13 @@ class _Transition:
         ]
 
 
-def _carriers(program: Program, sources: Mapping[Var, int], cut: set[tuple[int, int]]) -> set[Var]:
+def _carriers(
+    program: Program, sources: Mapping[Var, int], cut: set[tuple[int, int]], region: Sequence[int]
+) -> set[Var]:
     """Variables that a derivative with respect to the sources reaches through uncut operands."""
     found = set(sources)
-    for i, eqn in enumerate(program.equations):
+    for i in region:
+        eqn = program.equations[i]
         if passes_derivative(eqn) and any(
             v in found and (i, k) not in cut for k, v in enumerate(eqn.inputs)
         ):

@@ -6,6 +6,7 @@ variables are compared by identity, and every equation knows the user's source l
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -82,28 +83,20 @@ class Program:
     outputs: tuple[Atom, ...]
     equations: tuple[Equation, ...]
 
-    def producers(self) -> dict[Var, int]:
-        """Map every computed variable to the index of its equation."""
+    @cached_property
+    def made(self) -> dict[Any, int]:
+        """Index of the equation that computes each variable."""
         return {v: i for i, eqn in enumerate(self.equations) for v in eqn.outputs}
-
-    def readers(self) -> dict[Var, list[tuple[int, int]]]:
-        """Map every variable to the (equation, operand) pairs that read it, in order."""
-        table: dict[Var, list[tuple[int, int]]] = {}
-        for i, eqn in enumerate(self.equations):
-            for k, v in enumerate(eqn.inputs):
-                if isinstance(v, Var):
-                    table.setdefault(v, []).append((i, k))
-        return table
 
     def upstream(self, targets: Iterable[Atom]) -> set[int]:
         """Return the indices of the equations that `targets` are computed from."""
-        wanted = {v for v in targets if isinstance(v, Var)}
         found: set[int] = set()
-        for i in range(len(self.equations) - 1, -1, -1):
-            eqn = self.equations[i]
-            if not wanted.isdisjoint(eqn.outputs):
+        wanted = [self.made[v] for v in targets if v in self.made]
+        while wanted:
+            i = wanted.pop()
+            if i not in found:
                 found.add(i)
-                wanted.update(v for v in eqn.inputs if isinstance(v, Var))
+                wanted.extend(self.made[v] for v in self.equations[i].inputs if v in self.made)
         return found
 
     def downstream(self, sources: Iterable[Var]) -> set[Var]:

@@ -4,6 +4,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import brainstate
@@ -118,10 +119,10 @@ class ModuleInfo:
 
     def new_atoms(self, spec: StateSpec) -> tuple:
         """Program outputs that hold a state's value after the step."""
-        start = len(self.program.outputs) - sum(len(s.leaves) for s in self.states)
+        start = len(self.out_atoms)
         return self.program.outputs[start + spec.start : start + spec.stop]
 
-    @property
+    @cached_property
     def out_atoms(self) -> tuple:
         """Program outputs that are the model's output."""
         count = len(self.program.outputs) - sum(len(s.leaves) for s in self.states)
@@ -136,7 +137,7 @@ class ModuleInfo:
 
     def unflatten_outputs(self, leaves: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         """Split program results into the model's output and the new state values by key."""
-        count = len(leaves) - sum(len(s.leaves) for s in self.states)
+        count = len(self.out_atoms)
         states = {
             spec.key: spec.treedef.unflatten(leaves[count + spec.start : count + spec.stop])
             for spec in self.states
@@ -310,7 +311,7 @@ def _check_parameters_unwritten(info: ModuleInfo) -> None:
         return
     spec = written[0]
     producer: Equation | None = None
-    made = info.program.producers()
+    made = info.program.made
     for atom in info.new_atoms(spec):
         if atom in made:
             producer = info.program.equations[made[atom]]

@@ -6,8 +6,10 @@ value), so that no one complex number is its derivative. What is left maps every
 itself, so an all-ones cotangent gives the diagonal exactly.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from etrace_compiler.labels import (
 from etrace_compiler.primitives import is_holomorphic
 from etrace_compiler.program import Program, Var
 
-__all__ = ['Cuts', 'find_cuts', 'followed_anywhere', 'identity_labels']
+__all__ = ['Cuts', 'find_cuts', 'followed_anywhere', 'identity_labels', 'origins']
 
 Edge = tuple[int, int]
 LabelMap = dict[Var, np.ndarray]
@@ -49,6 +51,7 @@ def find_cuts(
     targets: Mapping[Var, np.ndarray],
     *,
     avoid: Collection[Edge] = (),
+    origin: LabelMap | None = None,
 ) -> Cuts:
     """Cut operands until every element that carries a source leads to one position, its own.
 
@@ -58,35 +61,45 @@ def find_cuts(
             element that may reach any one position.
         targets: Labels of the variables to be reached.
         avoid: Operands to give up first where two readers of a variable disagree.
+        origin: Labels pushed forward from the sources with nothing cut (`origins`), if they
+            are known: they are the same for all targets.
 
     Returns:
         The cut operands and the labels that remain.
     """
-    region = _between(program, sources, targets)
+    shared = origin is not None
+    region = [] if shared else _between(program, sources, targets)
+    current = first = origin if shared else origins(program, sources, region)
     cut: set[Edge] = set()
     # every round cuts at least one operand, so that this ends
     while True:
-        origin = _origins(program, region, sources, cut)
-        found, destination, clashes = _destinations(program, region, targets, origin, cut)
+        found, destination, clashes = _destinations(program, targets, current, cut)
         if not found and clashes:
             found = _settle(clashes, avoid)
         if not found:
-            return Cuts(frozenset(cut), origin, destination)
+            return Cuts(frozenset(cut), first if shared else current, destination)
         cut |= found
+        if shared:  # what no label comes back from has no say any more
+            region = sorted({program.made[v] for v in destination if v in program.made})
+        current = origins(program, sources, region, cut)
 
 
 def _between(program: Program, sources: Mapping, targets: Mapping) -> list[int]:
     """Equations on a way from a source to a target, in order."""
-    reached = program.downstream(sources)
-    needed = program.upstream(targets)
-    return [
-        i
-        for i in sorted(needed)
-        if any(v in reached for v in program.equations[i].inputs if isinstance(v, Var))
-    ]
+    reached: set[Any] = set(sources)
+    region = []
+    for i in sorted(program.upstream(targets)):
+        eqn = program.equations[i]
+        if any(v in reached for v in eqn.inputs):
+            region.append(i)
+            reached.update(eqn.outputs)
+    return region
 
 
-def _origins(program: Program, region: list[int], sources: Mapping, cut: set[Edge]) -> LabelMap:
+def origins(
+    program: Program, sources: Mapping, region: Iterable[int], cut: Collection[Edge] = ()
+) -> LabelMap:
+    """Push the labels of the sources forward through some equations, not past cut operands."""
     origin: LabelMap = dict(sources)
     for i in region:
         eqn = program.equations[i]
@@ -101,16 +114,25 @@ def _origins(program: Program, region: list[int], sources: Mapping, cut: set[Edg
 
 
 def _destinations(
-    program: Program, region: list[int], targets: Mapping, origin: LabelMap, cut: set[Edge]
+    program: Program, targets: Mapping, origin: LabelMap, cut: Collection[Edge]
 ) -> tuple[set[Edge], LabelMap, list[tuple[Edge | None, np.ndarray]]]:
     """Push destinations backward; find new cuts, and the readers of the first clash."""
+    made = program.made
     destination: LabelMap = dict(targets)
     ways: dict[Var, list[tuple[Edge | None, np.ndarray]]] = {
         v: [(None, a)] for v, a in targets.items()
     }
     found: set[Edge] = set()
     clashes: list[tuple[Edge | None, np.ndarray]] = []
-    for i in reversed(region):
+    # from the last equation backward, visiting only those that labels come to
+    waiting = [-i for i in {made[v] for v in targets if v in made}]
+    heapify(waiting)
+    last = None
+    while waiting:
+        i = -heappop(waiting)
+        if i == last:
+            continue
+        last = i
         eqn = program.equations[i]
         for v in eqn.outputs:
             if not clashes and v in destination and (destination[v] == CLASH).any():
@@ -128,6 +150,8 @@ def _destinations(
             to = np.where(carried, to, NONE)
             ways.setdefault(v, []).append(((i, k), to))
             destination[v] = merge_arrays(destination[v], to, CLASH) if v in destination else to
+            if v in made:
+                heappush(waiting, -made[v])
     if not clashes:  # variables that no equation of the region produces
         for v, readers in ways.items():
             if (destination[v] == CLASH).any():

@@ -1,27 +1,50 @@
 """Where a derivative can flow at all, variable by variable."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Program, Var, is_differentiable
 
-__all__ = ['reached']
+__all__ = ['Reach']
 
 
-def reached(
-    program: Program, sources: Iterable[Var], blocked: Collection[tuple[int, int]] = ()
-) -> set[Var]:
-    """Return the variables that a derivative with respect to `sources` can flow to.
+class Reach:
+    """Which variables a derivative with respect to each of several sources flows to.
+
+    One pass over the program answers for all sources: each has a bit.
 
     Args:
         program: The flat program.
-        sources: Where to start.
+        sources: Where to start, one variable or several per source.
         blocked: Operands not to pass, as (equation, operand).
     """
-    found = set(sources)
-    for i, eqn in enumerate(program.equations):
-        if not passes_derivative(eqn):
-            continue
-        if any(v in found and (i, k) not in blocked for k, v in enumerate(eqn.inputs)):
-            found.update(v for v in eqn.outputs if is_differentiable(v))
-    return found
+
+    def __init__(
+        self,
+        program: Program,
+        sources: Sequence[Iterable[Any]],
+        blocked: Collection[tuple[int, int]] = (),
+    ):
+        bits: dict[Any, int] = {}
+        for n, variables in enumerate(sources):
+            for v in variables:
+                bits[v] = bits.get(v, 0) | 1 << n
+        for i, eqn in enumerate(program.equations):
+            found = 0
+            for k, v in enumerate(eqn.inputs):
+                if v in bits and (i, k) not in blocked:
+                    found |= bits[v]
+            if found and passes_derivative(eqn):
+                for v in eqn.outputs:
+                    if is_differentiable(v):
+                        bits[v] = bits.get(v, 0) | found
+        self._bits = bits
+
+    def __call__(self, source: int, v: Any) -> bool:
+        """Whether a derivative with respect to one source flows to a variable."""
+        return bool(self._bits.get(v, 0) >> source & 1)
+
+    def variables(self, source: int) -> set[Var]:
+        """All variables that one source flows to."""
+        return {v for v, found in self._bits.items() if found >> source & 1}

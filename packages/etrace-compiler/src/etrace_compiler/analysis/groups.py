@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from etrace_compiler.analysis.cuts import Cuts, find_cuts, identity_labels
-from etrace_compiler.analysis.flow import reached
+from etrace_compiler.analysis.flow import Reach
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import CutEdge, HiddenGroup
 from etrace_compiler.primitives import ELEMENTWISE, is_holomorphic
@@ -38,6 +38,7 @@ def find_hidden_groups(
     members = [group for found in classes.values() for group in _connected(info, found)]
     members.sort(key=lambda group: specs.index(group[0]))
 
+    flows = Reach(info.program, [[info.old_vars(s)[0] for s in group] for group in members])
     groups, records = [], []
     for index, group in enumerate(members):
         old = tuple(info.old_vars(spec)[0] for spec in group)
@@ -49,11 +50,10 @@ def find_hidden_groups(
         )
         edges = cut_edges(info.program, cuts)
         paths = tuple(spec.path for spec in group)
-        flows = reached(info.program, old)
         feeds = tuple(
             i
             for i, other in enumerate(members)
-            if i != index and any(info.new_atoms(spec)[0] in flows for spec in other)
+            if i != index and any(flows(index, info.new_atoms(spec)[0]) for spec in other)
         )
         groups.append(HiddenGroup(index, paths, tuple(group), old, new, edges, feeds=feeds))
         records.extend(_records(groups[-1]))
@@ -71,7 +71,7 @@ def state_labels(group: Sequence[StateSpec], atoms: Sequence[Any]) -> dict[Var, 
 
 def cut_edges(program: Program, cuts: Cuts) -> tuple[CutEdge, ...]:
     """Describe cut operands, leaving out those that nothing flows through any more."""
-    made = program.producers()
+    made = program.made
     found = []
     for i, k in sorted(cuts.edges):
         if program.equations[i].inputs[k] in cuts.origin:

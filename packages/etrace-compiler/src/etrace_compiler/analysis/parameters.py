@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from etrace_compiler.analysis.flow import reached
+from etrace_compiler.analysis.flow import Reach
 from etrace_compiler.analysis.relations import parameter_leaves
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
@@ -27,11 +27,13 @@ def diagnose_parameters(
         if operator_of(eqn.primitive) is not None
     }
     records = []
-    for v, (spec, leaf) in parameter_leaves(info).items():
-        flows = reached(program, [v])
-        unmarked = reached(program, [v], blocked=marks)
-        around = [hidden[h].path for h in hidden if h in unmarked]
-        if outputs.isdisjoint(flows):
+    leaves = parameter_leaves(info)
+    flows = Reach(program, [[v] for v in leaves])
+    unmarked = Reach(program, [[v] for v in leaves], blocked=marks)
+    weights = {program.equations[i].inputs[k] for i, k in marks}
+    for n, (v, (spec, leaf)) in enumerate(leaves.items()):
+        around = [hidden[h].path for h in hidden if unmarked(n, h)]
+        if not any(flows(n, o) for o in outputs):
             records.append(_unused(spec.path, leaf))
         elif around:
             states = ', '.join(map(path_key, around))
@@ -44,7 +46,7 @@ def diagnose_parameters(
                     source=_first_reader(info, v),
                 )
             )
-        elif not any(h in flows for h in hidden) and flows == unmarked:
+        elif not any(flows(n, v) for v in (*hidden, *weights)):
             records.append(
                 record(
                     DiagnosticKind.PARAMETER_ONE_STEP,

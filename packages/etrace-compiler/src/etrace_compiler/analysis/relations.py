@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from etrace_compiler.analysis.cuts import find_cuts, followed_anywhere
-from etrace_compiler.analysis.flow import reached
+from etrace_compiler.analysis.cuts import find_cuts, followed_anywhere, origins
+from etrace_compiler.analysis.flow import Reach
 from etrace_compiler.analysis.groups import cut_edges, state_labels
 from etrace_compiler.canonical import parameter_only
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
-from etrace_compiler.graph import CutEdge, HiddenGroup, HiddenParamOpRelation
+from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.ops import Operator, operator_of
 from etrace_compiler.program import Equation, Program, Var
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
@@ -37,6 +37,8 @@ def find_relations(
     marked, records = _marked_equations(program, leaves, fixed)
     results = {eqn.outputs[0]: followed_anywhere(eqn.outputs[0].shape) for eqn, _ in marked}
 
+    origin = origins(program, results, range(len(program.equations)))
+    flows = Reach(program, [[eqn.outputs[0]] for eqn, _ in marked])
     drives, full = [], []
     for group in groups:
         cuts = find_cuts(
@@ -44,13 +46,14 @@ def find_relations(
             results,
             state_labels(group.hidden_states, group.hidden_outvars),
             avoid=[cut.edge for cut in group.hidden_cuts],
+            origin=origin,
         )
         drives.append(cuts)
         full.append(replace(group, drive_cuts=cut_edges(program, cuts)))
 
     relations: list[HiddenParamOpRelation] = []
     used: dict[str, int] = {}
-    for eqn, operator in marked:
+    for n, (eqn, operator) in enumerate(marked):
         y = eqn.outputs[0]
         weight = eqn.inputs[-1]
         labels = [cuts.destination.get(y) for cuts in drives]
@@ -58,7 +61,12 @@ def find_relations(
         chain = sorted(program.upstream([weight]))
         sources = _chain_sources(program, weight, chain)
         owners = [leaves[v] for v in leaves if v in sources]
-        lost = _lost(program, y, full)
+        lost = [
+            (group, cut)
+            for group in full
+            for cut in group.drive_cuts
+            if flows(n, program.equations[cut.equation].inputs[cut.operand])
+        ]
         if not driven:
             records.append(_excluded(info, eqn, owners, lost))
             continue
@@ -111,13 +119,15 @@ def _marked_equations(
         for i, eqn in enumerate(program.equations)
         if operator_of(eqn.primitive) is not None
     }
-    flows = {v: reached(program, [v], blocked=weights) for v in leaves}
+    flows = Reach(program, [[v] for v in leaves], blocked=weights)
     for eqn in program.equations:
         operator = operator_of(eqn.primitive)
         if operator is None or (operator.has_input and eqn.outputs[0] in fixed):
             continue  # a product of parameters is part of another operator's chain
         weight = eqn.inputs[-1]
-        owners = dict.fromkeys(leaves[v][0].path for v, found in flows.items() if weight in found)
+        owners = dict.fromkeys(
+            spec.path for n, (spec, _) in enumerate(leaves.values()) if flows(n, weight)
+        )
         if weight in fixed:
             marked.append((eqn, operator))
         elif owners:
@@ -146,19 +156,6 @@ def _marked_equations(
 def _chain_sources(program: Program, weight: Any, chain: Sequence[int]) -> set[Var]:
     read = {v for i in chain for v in program.equations[i].inputs if isinstance(v, Var)}
     return {weight} | read
-
-
-def _lost(
-    program: Program, y: Var, groups: Sequence[HiddenGroup]
-) -> list[tuple[HiddenGroup, CutEdge]]:
-    """Operands cut for a group that a derivative with respect to `y` arrives at."""
-    flows = reached(program, [y])
-    return [
-        (group, cut)
-        for group in groups
-        for cut in group.drive_cuts
-        if program.equations[cut.equation].inputs[cut.operand] in flows
-    ]
 
 
 def _excluded(
