@@ -608,6 +608,20 @@ def test_states_may_be_initialised_again_after_compiling():
     assert learner.executor.state_id_to_path[id(learner.model.h)] == ('h',)
 
 
+def test_a_loop_that_was_compiled_follows_states_that_are_made_anew():
+    xs = inputs(4)
+    learner = ready(RecurrentLSTM())
+
+    def step_fn(x):
+        return loss(learner(x))
+
+    first = learner.etrace_grad(xs, step_fn=step_fn)
+    brainstate.nn.init_all_states(learner.model, 3)
+    learner.init_etrace_state()
+    assert_gradients_close(learner.etrace_grad(xs, step_fn=step_fn), first, rtol=1e-12)
+    assert float(jnp.abs(learner.model.h.value).max()) > 0
+
+
 def test_a_learner_may_be_compiled_again_for_another_batch_and_another_structure():
     class Switch(PlainRNN):
         gated = False

@@ -8,7 +8,7 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from etrace_compiler._jax import Tracer
+from etrace_compiler import is_traced
 from etrace_compiler.errors import explain_error
 
 __all__ = ['DriveCache', 'etrace_evolve', 'etrace_grad']
@@ -195,9 +195,11 @@ class DriveCache:
 
     def __call__(self, key: Any, run: Callable, learner: Any, *data: Any) -> Any:
         """Run a loop on data, compiled unless it is being traced."""
-        values = [state.value for state in learner.states().values()]
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((data, values))):
+        states = learner.states().values()
+        if is_traced((data, [state.value for state in states])):
             return run(*data)
+        # a compiled loop holds the states that it was traced with: new ones need a new loop
+        key = (key, *map(id, states))
         if key not in self._kept:
             self._kept[key] = brainstate.transform.jit(run)
             if len(self._kept) > self._size:

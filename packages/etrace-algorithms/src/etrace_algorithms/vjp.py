@@ -22,11 +22,11 @@ from etrace_compiler import (
     ControlFlowPolicy,
     Linearisation,
     effective_weights,
+    is_traced,
     path_key,
     run_step,
     split_input_data,
 )
-from etrace_compiler._jax import Tracer
 from etrace_compiler.errors import explain_error
 
 __all__ = ['ETraceVjpAlgorithm']
@@ -184,7 +184,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         check_states(self.graph.module_info, states, self.batch_axis_size)
         data = self._get_etrace_data()
         run = self._update
-        if not any(isinstance(x, Tracer) for x in jax.tree.leaves((bare, states, data))):
+        if not is_traced((bare, states, data)):
             run = self._jitted = self._jitted or jax.jit(self._update, static_argnums=3)
         out, new, data = run(bare, states, data, multi)
         live = self.executor.states

@@ -12,6 +12,7 @@ from etrace_compiler._compile import (
     find_hidden_param_op_relations_from_minfo,
     find_hidden_param_op_relations_from_module,
 )
+from etrace_compiler._jax import is_traced
 from etrace_compiler.canonical import ControlFlowPolicy
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, DiagnosticLevel
 from etrace_compiler.errors import CompilationError, NotSupportedError
@@ -85,6 +86,7 @@ __all__ = [
     'find_hidden_param_op_relations_from_module',
     'gather_positions',
     'get_single_step_data',
+    'is_traced',
     'matmul',
     'operator_named',
     'operators',

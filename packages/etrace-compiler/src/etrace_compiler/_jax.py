@@ -19,11 +19,11 @@ __all__ = [
     'LIBRARIES',
     'Literal',
     'SourceLine',
-    'Tracer',
     'bind_equation',
     'bodies',
     'custom_rule_jaxpr',
     'inlinable_jaxpr',
+    'is_traced',
     'new_primitive',
     'open_jaxpr',
     'register_batching',
@@ -115,6 +115,11 @@ def source_line(eqn: Any, skip: tuple[str, ...] = ()) -> SourceLine | None:
         if not name.startswith('<') and not name.startswith(outside):
             return SourceLine(name, frame.line_num, frame.function_name)
     return None
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether any leaf of a pytree is an abstract value of a transformation that is under way."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def new_primitive(name: str, forward: Callable) -> Any:
