@@ -7,7 +7,7 @@ import jax
 
 from etrace_compiler import ModuleInfo
 
-__all__ = ['merge_step', 'split_keys', 'state_axes']
+__all__ = ['split_keys', 'state_axes']
 
 
 def state_axes(info: ModuleInfo) -> dict[str, int | None]:
@@ -29,8 +29,3 @@ def split_keys(
             keys = jax.random.split(states[spec.key], size + 1)
             batched[spec.key], kept[spec.key] = keys[1:], keys[0]
     return batched, kept
-
-
-def merge_step(info: ModuleInfo, new: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the states of a batched step apart again: one key for the whole batch."""
-    return {**new, **kept}

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms import drive
-from etrace_algorithms.batching import merge_step, split_keys, state_axes
+from etrace_algorithms.batching import split_keys, state_axes
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
 from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
 from etrace_algorithms.validation import check_arguments, check_states, check_vjp_method
@@ -210,7 +210,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             in_axes=(arg_axes, axes, 0),
             out_axes=(1 if any(multi) else 0, 0, 0),
         )(args, batched, data)
-        return out, merge_step(info, new, keys), data
+        return out, {**new, **keys}, data  # one key for the whole batch
 
     def _advance(
         self, args: tuple, states: Mapping[str, Any], data: Any, multi: tuple[bool, ...]
