@@ -189,21 +189,33 @@ def test_batched_equals_the_vmap_of_unbatched(name, method):
     assert_gradients_close(total, a)
 
 
+class Noisy(LeakyIntegrator):
+    def __init__(self):
+        super().__init__()
+        self.drop = brainstate.nn.Dropout(0.5)
+
+    def update(self, x):
+        with brainstate.environ.context(fit=True):
+            return super().update(self.drop(x))
+
+
 def test_vmap_gives_every_sample_its_own_random_numbers():
-    class Noisy(LeakyIntegrator):
-        def __init__(self):
-            super().__init__()
-            self.drop = brainstate.nn.Dropout(0.5)
-
-        def update(self, x):
-            with brainstate.environ.context(fit=True):
-                return super().update(self.drop(x))
-
     learner = ready(Noisy(), vmap=True)
     out = learner(jnp.ones((3, 3)))
     again = learner(jnp.ones((3, 3)))
     assert len(np.unique(np.asarray(learner.model.h.value), axis=0)) > 1
     assert out.shape == again.shape == (3, 2)
+
+
+@pytest.mark.parametrize('method', ['single-step', 'multi-step'])
+def test_vmap_carries_random_keys_through_windows(method):
+    learner = ready(Noisy(), vmap=True, vjp_method=method)
+    (key,) = learner.other_states.values()
+    before = jax.random.key_data(key.value)
+    grads = online_gradients(learner, inputs(5), loss=loss, chunk_size=2)
+    assert all(np.isfinite(np.asarray(g)).all() for g in grads.values())
+    assert key.value.shape == ()
+    assert (jax.random.key_data(key.value) != before).any()
 
 
 # ---------------------------------------------------------------- windows

@@ -11,8 +11,8 @@ __all__ = ['split_keys', 'state_axes']
 
 
 def state_axes(info: ModuleInfo) -> dict[str, int | None]:
-    """Return the batch axis of every state: parameters have none."""
-    return {s.key: None if s.role == 'param' else 0 for s in info.states}
+    """Return the batch axis of every live state: parameters and random keys have none."""
+    return {s.key: None if s.role == 'param' or s.holds_keys else 0 for s in info.states}
 
 
 def split_keys(

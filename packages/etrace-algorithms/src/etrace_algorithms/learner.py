@@ -122,7 +122,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
         live = self.executor.states
         for spec, axis in zip(info.states, state_axes(info).values(), strict=True):
             state = live[spec.path]
-            if axis == 0 and spec.role != 'param' and not spec.holds_keys:
+            if axis == 0:
                 state.value = jax.tree.map(
                     lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), state.value
                 )

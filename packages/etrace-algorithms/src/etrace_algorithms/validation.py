@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from etrace_algorithms.batching import state_axes
 from etrace_compiler import CompilationError, DiagnosticLevel, ETraceGraph, ModuleInfo
 from etrace_compiler.errors import explain_error
 
@@ -106,8 +107,9 @@ def check_states(info: ModuleInfo, states: Mapping[str, Any], batch: int | None)
     Raises:
         ValueError: If a shape differs, as after another initialisation.
     """
+    axes = state_axes(info)
     for spec in info.states:
-        extra = batch is not None and spec.role != 'param' and not spec.holds_keys
+        extra = batch is not None and axes[spec.key] == 0
         for leaf, aval in zip(jax.tree.leaves(states[spec.key]), spec.leaves, strict=True):
             expected = (batch, *aval.shape) if extra else aval.shape
             if jnp.shape(leaf) != expected:

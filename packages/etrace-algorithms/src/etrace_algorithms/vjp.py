@@ -202,9 +202,9 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         if self.batch_axis_size is None:
             return self._advance(args, states, data, multi)
         info = self.graph.module_info
-        axes = state_axes(info)
         arg_axes = tuple(1 if is_multi else 0 for is_multi in multi)
         batched, keys = split_keys(info, states, self.batch_axis_size)
+        axes = {**state_axes(info), **dict.fromkeys(keys, 0)}
         out, new, data = jax.vmap(
             lambda a, s, d: self._advance(a, s, d, multi),
             in_axes=(arg_axes, axes, 0),
