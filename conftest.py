@@ -1,12 +1,22 @@
 """What all tests share: the same random numbers in every process and every run."""
 
+import os
+
 import brainstate
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# The first example of a test compiles, so no example has a deadline.
-settings.register_profile('repository', deadline=None, derandomize=True)
-settings.load_profile('repository')
+# The first example of a test compiles, so no example has a deadline; models are slow to draw, and
+# those whose values are not finite are passed over.
+COMMON = {
+    'deadline': None,
+    'print_blob': True,
+    'suppress_health_check': [HealthCheck.too_slow, HealthCheck.filter_too_much],
+}
+settings.register_profile('ci', derandomize=True, **COMMON)
+# two hundred times the examples, where a test says how many it wants in proportion
+settings.register_profile('nightly', derandomize=False, max_examples=20_000, **COMMON)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
 
 
 @pytest.fixture(autouse=True)

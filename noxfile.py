@@ -117,6 +117,15 @@ def compat(session: nox.Session) -> None:
 
 
 @nox.session
+def nightly(session: nox.Session) -> None:
+    """Draw thousands of random models, and compare each with backpropagation."""
+    install(session, 'tests')
+    files = sorted(glob.glob('packages/*/tests/test_random_models.py'))
+    arguments = session.posargs or ['-n', 'auto', '--maxprocesses', '8']
+    session.run('pytest', '--hypothesis-profile=nightly', *arguments, *files, env=ENV)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`; any warning is an error."""
     install(session, 'docs')

@@ -1,10 +1,11 @@
-"""Fill the navigation from the folders, and write one API page per public module.
+"""Fill the navigation from the folders; write a page per public module and per diagnostic.
 
 A page takes its place in its folder by `order` in its front matter, then by name.
 """
 
 from pathlib import Path
 
+from code_pages import add_code_pages, table_of_codes
 from mkdocs.structure.files import File
 from mkdocs.utils.meta import get_data
 
@@ -56,10 +57,18 @@ def on_files(files, config):
         path.parent for path in root.glob('packages/*/src/*/__init__.py')
     )
     nav['Reference'] += [
-        api_pages(files, config, package) for package in packages
+        {'Diagnostics, one by one': add_code_pages(files, config)},
+        *(api_pages(files, config, package) for package in packages),
     ]
     config.nav = [
         {'Home': 'index.md'},
         *({title: pages} for title, pages in nav.items() if pages),
     ]
     return files
+
+
+def on_page_markdown(markdown, page, **kwargs):
+    """Run by mkdocs for every page, before it is rendered."""
+    if page.file.src_uri == 'reference/diagnostics.md':
+        return markdown.replace('<!-- codes -->', table_of_codes())
+    return markdown

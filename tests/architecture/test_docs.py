@@ -46,6 +46,16 @@ def test_every_error_is_on_its_page():
     assert diagnostics <= raised
 
 
+def test_every_diagnostic_has_a_model():
+    """The pages of the codes show and compile it when they are built."""
+    sources = [path.read_text() for path in ROOT.glob('docs/codes/*.py')]
+    trees = [ast.parse(source).body for source in sources]
+    names = {node.name for body in trees for node in body if isinstance(node, ast.ClassDef)}
+    codes = {entry.code for entry in TABLE.values()}
+    assert {name.removesuffix('Cured') for name in names} == {*codes, 'Cell'}
+    assert codes <= names
+
+
 @pytest.mark.parametrize(
     'source', ["f(code='ETC999')", "f('a', 'ETA999')", "T = {K: E('ETC999',)}"]
 )

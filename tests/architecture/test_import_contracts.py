@@ -49,6 +49,7 @@ def test_every_source_file_is_in_a_package_and_so_is_seen(copy):
         ('etrace_algorithms/rule.py', 'import pluggy', 'pluggy'),
         ('etrace_compiler/graph.py', 'import etrace_compiler.executor', 'Compiler'),
         ('etrace_compiler/brand_new.py', 'import etrace_compiler.graph', 'Compiler'),
+        ('etrace_compiler/drawing/_svg.py', 'import etrace_compiler.graph', 'Drawing'),
         ('etrace_algorithms/rule.py', 'import etrace_algorithms.vjp', 'Algorithms'),
         ('etrace_algorithms/rules/pp_prop.py', 'import etrace_algorithms.rules.d_rtrl', 'Learning'),
     ],

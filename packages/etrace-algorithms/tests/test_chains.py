@@ -1,5 +1,7 @@
 """Weights that reach their operator through other operations, and tails behind it."""
 
+from dataclasses import replace
+
 import brainstate
 import jax
 import jax.numpy as jnp
@@ -239,8 +241,9 @@ def norm_oracle(model, xs):
 def test_control_a_signal_that_is_not_moved_with_the_results_is_wrong(model, monkeypatch):
     """Looking the signal up at other positions than the results reach is another gradient."""
 
-    def elsewhere(values, group, positions):
-        return gather_positions(values, group, np.roll(positions, 1, axis=-1))
+    def elsewhere(values, relation, driven, *, folded=False):
+        moved = tuple(np.roll(p, 1, axis=-1) for p in relation.positions)
+        return gather_positions(values, replace(relation, positions=moved), driven, folded=folded)
 
     monkeypatch.setattr('etrace_algorithms.rule.gather_positions', elsewhere)
     xs = inputs(6)

@@ -1,5 +1,7 @@
 """The learner as an object: calls, windows, transformations, and what must not happen."""
 
+import warnings
+
 import brainstate
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from etrace_algorithms.testing import (
     gradient_alignment,
     online_gradients,
 )
-from etrace_compiler import CompilationError, matmul
+from etrace_compiler import CompilationError, CompilationWarning, matmul
 
 
 def inputs(steps, batch=3, seed=2):
@@ -727,6 +729,30 @@ def test_what_is_no_algorithm_is_refused(bad):
 def test_an_unknown_vjp_method_is_refused():
     with pytest.raises(ValueError, match=r"`vjp_method` is unknown: got 'bptt'; .*ETA103"):
         ea.D_RTRL(PlainRNN(), vjp_method='bptt')
+
+
+def test_a_parameter_that_can_never_learn_is_warned_of_once():
+    class Dead(LeakyIntegrator):
+        def __init__(self):
+            super().__init__()
+            self.unused = brainstate.ParamState(jnp.ones(3))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('default')
+        for _ in range(3):
+            ea.compile(Dead(), 'd_rtrl', jnp.ones((2, 3)), batch_size=2)
+    (warning,) = [w for w in caught if issubclass(w.category, CompilationWarning)]
+    assert str(warning.message) == (
+        'unused: the gradient is zero [ETC208]; learner.show_graph() tells why.'
+    )
+    assert warning.filename == __file__
+
+
+def test_a_model_that_learns_altogether_is_silent(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        ea.compile(LeakyIntegrator(), 'd_rtrl', jnp.ones((2, 3)), batch_size=2)
+    assert capsys.readouterr() == ('', '')
 
 
 def test_a_model_with_nothing_to_train_is_refused():

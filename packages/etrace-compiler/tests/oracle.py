@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from etrace_compiler import path_key
-from etrace_compiler.program import Const, Var, apply_equation, is_differentiable, read_atom, run
+from etrace_compiler.interpret import run
+from etrace_compiler.program import Const, Var, apply_equation, is_differentiable
 
 
 def text_at(source):
@@ -94,7 +95,7 @@ def _forward(program, env, source, targets, cut):
     eye = jnp.eye(int(np.prod(source.shape)), dtype=source.dtype)
     known = {source: eye.reshape((*source.shape, *source.shape))}
     for i, eqn in enumerate(program.equations):
-        values = [read_atom(v, env) for v in eqn.inputs]
+        values = [env(v) for v in eqn.inputs]
         smooth = [j for j, v in enumerate(eqn.outputs) if is_differentiable(v)]
         for k, v in enumerate(eqn.inputs):
             if not isinstance(v, Var) or v not in known or (i, k) in cut:

@@ -10,6 +10,7 @@ import pytest
 
 from etrace_compiler import (
     CompilationError,
+    ControlFlowPolicy,
     ETraceVjpGraphExecutor,
     NotSupportedError,
     compile_etrace_graph,
@@ -154,10 +155,13 @@ def test_a_weight_in_a_while():
     assert [r.code for r in error.records] == ['ETC302']
 
 
-def test_a_marked_operator_in_a_loop():
-    error = assert_refused(models.ready(Scanning()), models.random(3), error=CompilationError,
-                           match='ETC301 warning: etp_matmul stands inside a `scan`')  # fmt: skip
-    assert f'at {__file__}:' in str(error)
+def test_a_marked_operator_in_a_loop_that_is_left():
+    model, x = models.ready(Scanning()), models.random(3)
+    policy = ControlFlowPolicy(scan_unroll_limit=0, scan_descent='off')
+    with pytest.raises(CompilationError) as caught:
+        compile_etrace_graph(model, x, control_flow=policy)
+    assert 'ETC301 warning: etp_matmul stands inside a `scan`' in str(caught.value)
+    assert f'at {__file__}:' in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from etrace_compiler import ETraceVjpGraphExecutor, compile_etrace_graph, element_wise, matmul
+from etrace_compiler import (
+    CompilationError,
+    ControlFlowPolicy,
+    ETraceVjpGraphExecutor,
+    compile_etrace_graph,
+    element_wise,
+    matmul,
+)
 from etrace_compiler.canonical import parameter_only
 from etrace_compiler.canonical.constants import fold_constants
 from etrace_compiler.canonical.markers import drop_dead_equations, sink_markers
 from etrace_compiler.flatten import flatten_jaxpr, program_of
-from etrace_compiler.program import Const, read_atom, run
+from etrace_compiler.interpret import run
+from etrace_compiler.program import Const
 
 from . import models
 from .oracle import call_model
@@ -31,7 +39,7 @@ def names(steps):
 
 def evaluate(steps, *inputs):
     env = run(steps, inputs)
-    return [read_atom(v, env) for v in steps.outputs]
+    return [env(v) for v in steps.outputs]
 
 
 def same_step(wrap):
@@ -275,3 +283,44 @@ def test_printing_in_a_model(capfd):
     executor.solve_h2w_h2h_jacobian(models.random(3))
     jax.effects_barrier()
     assert 'sum ' in capfd.readouterr().out
+
+
+# ---------------------------------------------------------------- bounded rounds through loops
+
+
+class ShiftedInside(models.Cell):
+    """Labels fill a register inside a loop slot by slot, one in each round of the analysis."""
+
+    def update(self, x):
+        def body(line, _):
+            return jnp.concatenate([self.h.value[:1], line[:-1]]), None
+
+        line, _ = jax.lax.scan(body, jnp.zeros(12), None, length=20)
+        self.h.value = 0.5 * self.h.value + matmul(x, self.W.value) + line[3] * line[7]
+        return self.h.value
+
+
+def test_a_loop_that_does_not_settle_is_given_up():
+    model, x = models.ready(ShiftedInside()), models.random(3)
+    policy = ControlFlowPolicy(fixpoint_iteration_limit=5)
+    with pytest.raises(CompilationError, match=r'got 5 rounds through the loop.*ETC105') as caught:
+        compile_etrace_graph(model, x, control_flow=policy)
+    assert f'at {__file__}:' in str(caught.value)
+    assert compile_etrace_graph(model, x).hidden_groups  # the default is enough
+    left = ControlFlowPolicy(fixpoint_iteration_limit=5, scan_descent='off')
+    assert compile_etrace_graph(model, x, control_flow=left).hidden_groups
+
+
+def test_the_stacked_results_of_a_loop_may_be_the_output():
+    class Stacked(models.Cell):
+        def update(self, x):
+            y = matmul(x, self.W.value)
+            steps = jnp.linspace(0, 0.1, 20)
+            self.h.value, ys = jax.lax.scan(lambda h, t: (h + t * y, t * h), self.h.value, steps)
+            return ys
+
+    model, x = models.ready(Stacked()), models.random(3)
+    executor = ETraceVjpGraphExecutor(model)
+    executor.compile_graph(x)
+    out, *_ = executor.solve_h2w_h2h_jacobian(x)
+    np.testing.assert_allclose(out, call_model(model, x)[0], rtol=1e-12)

@@ -48,6 +48,7 @@ def test_order_of_the_fields():
         'hidden_param_op_relations',
         'hidden_perturb',
         'diagnostics',
+        'exactness',
     ]
     graph = example('LSTM, batch')[2]
     assert list(graph.dict()) == names
@@ -103,7 +104,9 @@ def test_explain_filters():
     graph = example('two layers')[2]
     assert graph.explain() == graph.diagnostics
     assert graph.explain(weight_path=('first', 'W')) == graph.explain(weight_path='first.W')
-    assert all(r.weight_path == ('first', 'W') for r in graph.explain(weight_path='first.W'))
+    found = graph.explain(weight_path='first.W')
+    assert {r.weight_path for r in found} == {('first', 'W'), None}  # None: of its group
+    assert [r for r in found if r.weight_path] == list(found[: len(found) - 2])
     about = graph.explain(hidden_path='second.h')
     assert about == graph.explain(hidden_path=('second', 'h'))
     assert about
@@ -311,8 +314,8 @@ def test_report_lists_records_from_a_level_upwards():
     assert report.to_str() == texts['warning']
     assert 'ETC200' in texts['info']
     assert 'ETC200' not in texts['warning']
-    assert 'ETC210' in texts['warning']
-    assert 'ETC210' not in texts['error']
+    assert 'ETC210 warning' in texts['warning']
+    assert 'ETC210 warning' not in texts['error']
     assert all('ETC208' in text for text in texts.values())
     file = io.StringIO()
     report.show('error', file=file)

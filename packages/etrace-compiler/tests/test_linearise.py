@@ -1,6 +1,7 @@
 """`D`, `f` and the full one-step maps against dense Jacobians."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from etrace_compiler import ETraceVjpGraphExecutor, Linearisation, gather_positions, path_key
+from etrace_compiler.interpret import Interpreter
 
 from . import models
 from .oracle import (
@@ -212,8 +214,12 @@ def test_gather_positions_leaves_no_number_where_there_is_no_position():
     model, x = models.build('stacked states')
     _, graph, lin = compiled(model, x)
     group = graph.hidden_groups[0]
-    at = np.array([[[3, -1, 0]]])
-    found = gather_positions(lin.D[0], group, at)
+    relation = replace(
+        graph.hidden_param_op_relations[0],
+        hidden_groups=(group,),
+        positions=(np.array([[[3, -1, 0]]]),),
+    )
+    found = gather_positions(lin.D[0], relation, 0)
     close(found[0, 0, 0], lin.D[0][3])
     close(found[0, 0, 1], np.zeros((2, 2)))
     close(found[0, 0, 2], lin.D[0][0])
@@ -325,6 +331,6 @@ def test_control_without_cuts_d_is_wrong():
     transition = executor.lineariser._transitions[0]
     transition._hidden_cut = set()
     transition._from_hidden = set(graph.module_info.program.downstream(transition._old))
-    transition._plan = transition._make_plan()
+    transition._interpreter = Interpreter(transition._program, transition._wanted, transition)
     wrong = executor.linearise(x).D[0]
     assert np.abs(wrong - lin.D[0]).max() > 1e-3

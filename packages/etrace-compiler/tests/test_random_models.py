@@ -201,6 +201,6 @@ def check_exactness(graph, inputs):
 
 
 @given(scripts)
-@settings(max_examples=8)
+@settings(max_examples=8 * settings.default.max_examples // 100)
 def test_random_model(script):
     check_random_model(script)

@@ -387,3 +387,31 @@ def test_repr_names_what_is_related():
     assert repr(graph.relation('W')) == 'HiddenParamOpRelation(W: etp_matmul -> groups [0])'
     assert repr(graph.hidden_groups[0]) == 'HiddenGroup(0: h; varshape=(4,), S=1)'
     assert graph.relation('W').primitive.name == 'etp_matmul'
+
+
+def test_a_product_with_constants_alone_has_a_record():
+    """A marked operator on constants is part of a chain, and its weight is not forgotten."""
+
+    class Constant(models.Cell):
+        def update(self, x):
+            self.h.value = 0.5 * self.h.value + matmul(x, self.W.value)
+            return self.h.value + matmul(jnp.ones(4), self.R.value)
+
+    graph = compile_etrace_graph(models.ready(Constant()), models.random(3))
+    (record,) = graph.explain(weight_path='R')
+    assert record.kind is DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL
+
+
+def test_a_weight_that_changes_from_substep_to_substep_has_a_record():
+    class Changing(models.Cell):
+        def update(self, x):
+            def body(h, i):
+                drive = jnp.sin(matmul(jnp.full(4, i), self.R.value))
+                return 0.3 * h + drive, None
+
+            self.h.value = jax.lax.scan(body, self.h.value, jnp.arange(20.0))[0]
+            return self.h.value + matmul(x, self.W.value)
+
+    graph = compile_etrace_graph(models.ready(Changing()), models.random(3))
+    kinds = [r.kind for r in graph.explain(weight_path='R')]
+    assert DiagnosticKind.SCAN_DESCENT_SKIPPED in kinds

@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
 from etrace_algorithms._compile import compile
+from etrace_algorithms.check import check_gradients
+from etrace_algorithms.check_report import GradientCheck, WeightCheck
 from etrace_algorithms.drive import etrace_evolve, etrace_grad
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
 from etrace_algorithms.learners import (
@@ -15,6 +17,7 @@ from etrace_algorithms.learners import (
     RuleLearner,
     pp_prop,
 )
+from etrace_algorithms.plan import LearnerCost, MemoryPlan, memory_plan
 from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
 from etrace_algorithms.vjp import ETraceVjpAlgorithm
 from etrace_compiler import (
@@ -42,19 +45,25 @@ __all__ = [
     'ETraceVjpGraphExecutor',
     'EligibilityTrace',
     'Exactness',
+    'GradientCheck',
     'Gradients',
     'IODimVjpAlgorithm',
     'Immediate',
+    'LearnerCost',
     'LearningRule',
     'LearningSignal',
     'Linearisation',
+    'MemoryPlan',
     'MultiStepData',
     'NotSupportedError',
     'ParamDimVjpAlgorithm',
     'RuleLearner',
     'SingleStepData',
+    'WeightCheck',
+    'check_gradients',
     'compile',
     'etrace_evolve',
     'etrace_grad',
+    'memory_plan',
     'pp_prop',
 ]

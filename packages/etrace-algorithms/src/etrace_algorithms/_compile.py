@@ -14,7 +14,7 @@ from etrace_algorithms.rule import LearningRule
 from etrace_compiler import CompilationReport, DiagnosticLevel, get_single_step_data
 from etrace_compiler.errors import explain_error
 
-__all__ = ['compile']
+__all__ = ['compile', 'make_learner']
 
 
 def compile(
@@ -53,7 +53,7 @@ def compile(
         >>> learner(jnp.ones((2, 3))).shape
         (2, 4)
     """
-    learner = _make_learner(model, algorithm, options)
+    learner = make_learner(model, algorithm, options)
     if vmap and not batch_size:
         raise ValueError(
             explain_error(
@@ -82,7 +82,8 @@ def compile(
     return learner
 
 
-def _make_learner(model: brainstate.nn.Module, algorithm: Any, options: dict[str, Any]) -> Any:
+def make_learner(model: brainstate.nn.Module, algorithm: Any, options: dict[str, Any]) -> Any:
+    """Make the learner that `compile` compiles; see there."""
     found = get_learner(algorithm).load() if isinstance(algorithm, str) else algorithm
     if isinstance(found, type) and issubclass(found, LearningRule):
         learner_options = {k: options.pop(k) for k in list(options) if k in _LEARNER_OPTIONS}

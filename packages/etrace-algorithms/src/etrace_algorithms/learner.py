@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from etrace_algorithms.batching import state_axes
 from etrace_algorithms.drive import DriveCache
-from etrace_algorithms.validation import check_trainable
+from etrace_algorithms.validation import check_trainable, warn_of_dead_parameters
 from etrace_compiler import ControlFlowPolicy, ETraceGraph, ETraceVjpGraphExecutor
 
 __all__ = ['ETraceAlgorithm', 'EligibilityTrace']
@@ -89,6 +89,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
         executor = ETraceVjpGraphExecutor(self.model, self.executor.control_flow)
         executor.compile_graph(*args)
         check_trainable(executor.graph)
+        warn_of_dead_parameters(executor.graph)
         self.executor = executor
         self.drives.clear()
         self.running_index.value = jnp.zeros((), jnp.int32)

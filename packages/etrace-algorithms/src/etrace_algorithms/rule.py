@@ -51,15 +51,16 @@ class LearningSignal:
     graph: ETraceGraph
     values: tuple[Any, ...]
 
-    def at(self, relation: HiddenParamOpRelation, driven: int) -> Any:
+    def at(self, relation: HiddenParamOpRelation, driven: int, *, folded: bool = False) -> Any:
         """Return the signal where a relation's results go: `(G, H, O, S)`.
 
         Args:
             relation: A relation.
             driven: Which of the groups that it drives.
+            folded: Give one substep of an operation inside a loop: `G` of `folded_shape`.
         """
-        group = relation.hidden_groups[driven]
-        return gather_positions(self.values[group.index], group, relation.positions[driven])
+        values = self.values[relation.hidden_groups[driven].index]
+        return gather_positions(values, relation, driven, folded=folded)
 
     def __add__(self, other: 'LearningSignal') -> 'LearningSignal':
         values = tuple(a + b for a, b in zip(self.values, other.values, strict=True))
@@ -81,8 +82,8 @@ class LearningRule(abc.ABC):
         ...     def init(self, graph):
         ...         return zero_traces(graph)
         ...     def update(self, trace, lin):
-        ...         return {r.key: tuple(outer(f, lin.x[r.key]) for f in lin.f[r.key])
-        ...                 for r in lin.relations}
+        ...         return {r.key: tuple(outer(f, lin.x[r.key], r.substeps)
+        ...                              for f in lin.f[r.key]) for r in lin.relations}
         ...     def credit(self, trace, signal):
         ...         return credit_traces(trace, signal)
     """

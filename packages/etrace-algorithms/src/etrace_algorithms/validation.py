@@ -1,5 +1,7 @@
 """Checks at the border: each says what was given, what was expected and what to do."""
 
+import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,10 +9,24 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.batching import state_axes
-from etrace_compiler import CompilationError, DiagnosticLevel, ETraceGraph, ModuleInfo
+from etrace_compiler import (
+    CompilationError,
+    CompilationWarning,
+    DiagnosticLevel,
+    ETraceGraph,
+    ModuleInfo,
+    path_key,
+)
 from etrace_compiler.errors import explain_error
+from etrace_compiler.staging import library_paths
 
-__all__ = ['check_arguments', 'check_states', 'check_trainable', 'check_vjp_method']
+__all__ = [
+    'check_arguments',
+    'check_states',
+    'check_trainable',
+    'check_vjp_method',
+    'warn_of_dead_parameters',
+]
 
 
 def check_vjp_method(vjp_method: str) -> str:
@@ -61,6 +77,20 @@ def check_trainable(graph: ETraceGraph) -> None:
         ),
         graph.diagnostics,
     )
+
+
+def warn_of_dead_parameters(graph: ETraceGraph) -> None:
+    """Warn, once for each of the user's lines, of parameters that can never learn."""
+    records = [r for r in graph.diagnostics if r.level == DiagnosticLevel.ERROR and r.weight_path]
+    if records:
+        names = ', '.join(dict.fromkeys(path_key(r.weight_path or ()) for r in records))
+        codes = ', '.join(dict.fromkeys(r.code for r in records))
+        message = f'{names}: the gradient is zero [{codes}]; learner.show_graph() tells why.'
+        ours = library_paths()
+        level, frame = 1, inspect.currentframe()
+        while frame is not None and frame.f_code.co_filename.startswith(ours):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(message, CompilationWarning, stacklevel=level)
 
 
 def check_arguments(

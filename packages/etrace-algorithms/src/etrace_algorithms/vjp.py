@@ -16,6 +16,13 @@ import jax.numpy as jnp
 from etrace_algorithms import drive
 from etrace_algorithms.batching import split_keys, state_axes
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
+from etrace_algorithms.memory import (
+    MemoryPlan,
+    assemble_plan,
+    measure_trace,
+    parse_bytes,
+    step_linearisation,
+)
 from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
 from etrace_algorithms.validation import check_arguments, check_states, check_vjp_method
 from etrace_compiler import (
@@ -162,6 +169,26 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             )
         return _pick(self._get_etrace_data(), keys)
 
+    def memory_plan(self, budget: int | str | None = None) -> MemoryPlan:
+        """Say what this learner keeps and moves; `etrace_algorithms.memory_plan` compares others.
+
+        Args:
+            budget: Bytes that may be used, a number or text such as `'512 MB'`.
+
+        Raises:
+            ValueError: If `compile_graph` has not been called.
+        """
+        limit = None if budget is None else parse_bytes(budget)
+        lin, copies = step_linearisation(self.graph), self.batch_axis_size
+        trace = self._get_etrace_data()
+        if copies is not None:
+            trace = jax.eval_shape(lambda data: jax.tree.map(lambda x: x[0], data), trace)
+        rule = getattr(self, 'rule', None)  # a learner may override the hooks instead
+        promise = 'undeclared' if rule is None else rule.exactness
+        name = self.name or type(self).__name__
+        cost = measure_trace(name, promise, trace, self._update_etrace_data, lin, copies)
+        return assemble_plan(self.graph, [cost], copies, limit)
+
     # ------------------------------------------------------------ one call
 
     def update(self, *args: Any) -> Any:
@@ -252,8 +279,8 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
     def _plain_step(
         self, args: tuple, states: Mapping[str, Any], data: Any
     ) -> tuple[Any, dict[str, Any], Any]:
-        _, _, lin = self.executor.lineariser(args, states)
-        out, new, _ = run_step(self.graph.module_info, args, states)
+        _, _, lin = self.executor.lineariser(args, states)  # what the model prints, it prints here
+        out, new, _ = run_step(self.graph.module_info, args, states, effects=False)
         return out, new, jax.lax.stop_gradient(self._update_etrace_data(data, lin))
 
     def _enter_window(self, states: Mapping[str, Any], data: Any) -> dict[str, Any]:
@@ -368,11 +395,12 @@ def _cast(gradient: Any, dtype: Any) -> Any:
 
 
 def _pick(data: Any, keys: set[str]) -> dict:
-    """Keep the parts of a trace that stand under relation keys, at any depth."""
+    """Keep the parts of a trace that stand under relation keys, at any depth.
+
+    The innermost keys count: a rule may call one of its parts what a parameter is called.
+    """
     if not isinstance(data, Mapping):
         return {}
-    found = {key: value for key, value in data.items() if key in keys}
-    if found:
-        return found
     inner = {key: _pick(value, keys) for key, value in data.items()}
-    return {key: value for key, value in inner.items() if value}
+    found = {key: value for key, value in inner.items() if value}
+    return found or {key: value for key, value in data.items() if key in keys}

@@ -14,8 +14,10 @@ from etrace_compiler._compile import (
 )
 from etrace_compiler._jax import is_traced
 from etrace_compiler.canonical import ControlFlowPolicy
+from etrace_compiler.contract import Dropped, GroupExactness, Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, DiagnosticLevel
-from etrace_compiler.errors import CompilationError, NotSupportedError
+from etrace_compiler.drawing import draw
+from etrace_compiler.errors import CompilationError, CompilationWarning, NotSupportedError
 from etrace_compiler.evaluate import StepEvaluator, effective_weights, run_step
 from etrace_compiler.executor import ETraceGraphExecutor, ETraceVjpGraphExecutor
 from etrace_compiler.graph import (
@@ -53,13 +55,16 @@ __all__ = [
     'CompilationError',
     'CompilationRecord',
     'CompilationReport',
+    'CompilationWarning',
     'ControlFlowPolicy',
     'CutEdge',
     'DiagnosticKind',
     'DiagnosticLevel',
+    'Dropped',
     'ETraceGraph',
     'ETraceGraphExecutor',
     'ETraceVjpGraphExecutor',
+    'GroupExactness',
     'HiddenGroup',
     'HiddenParamOpRelation',
     'HiddenPerturbation',
@@ -72,11 +77,14 @@ __all__ = [
     'SingleStepData',
     'StateSpec',
     'StepEvaluator',
+    'Verdict',
+    'WeightExactness',
     'add_hidden_perturbation_from_minfo',
     'add_hidden_perturbation_in_module',
     'check_operator',
     'compile_etrace_graph',
     'describe_graph',
+    'draw',
     'effective_weights',
     'element_wise',
     'extract_module_info',

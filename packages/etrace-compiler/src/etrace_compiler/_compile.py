@@ -1,15 +1,19 @@
 """The pipeline: from a model to a compiled graph."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import brainstate
 import jax
 
+from etrace_compiler.analysis.exactness import find_exactness
 from etrace_compiler.analysis.groups import find_hidden_groups
 from etrace_compiler.analysis.parameters import diagnose_history, diagnose_parameters
-from etrace_compiler.analysis.relations import find_relations
+from etrace_compiler.analysis.relations import diagnose_relations, find_relations
 from etrace_compiler.canonical import ControlFlowPolicy
+from etrace_compiler.contract import Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.evaluate import StepEvaluator
 from etrace_compiler.graph import (
@@ -65,17 +69,35 @@ def compile_etrace_graph(
     info = extract_module_info(model, *model_args, control_flow=control_flow)
     groups, group_records = find_hidden_groups(info)
     groups, relations, relation_records = find_relations(info, groups)
+    exactness, exactness_records = find_exactness(info, groups, relations)
+    relations, worth = diagnose_relations(relations, exactness)
+    info.program.memo.clear()
     perturb = add_hidden_perturbation_from_minfo(info, groups) if include_hidden_perturb else None
     records = (
         *info.records,
         *group_records,
+        *worth,
         *relation_records,
         *diagnose_history(groups, relations),
         *diagnose_parameters(info, relations),
+        *exactness_records,
         *_diagnose_unknown(info, groups),
     )
+    records = tuple(_by_the_contract(r, exactness) for r in records)
     by_path = {path: group for group in groups for path in group.hidden_paths}
-    return ETraceGraph(info, groups, by_path, relations, perturb, records)
+    return ETraceGraph(info, groups, by_path, relations, perturb, records, exactness)
+
+
+def _by_the_contract(
+    found: CompilationRecord, exactness: Mapping[str, WeightExactness]
+) -> CompilationRecord:
+    """Promise a complete one-step gradient only where nothing else carries it on."""
+    complete = '; its one-step gradient is complete'
+    if found.weight_path is None or not found.message.endswith(complete):
+        return found
+    if exactness[path_key(found.weight_path)].verdict is Verdict.EXACT:
+        return found
+    return replace(found, message=found.message.replace(complete, ', but others that live on'))
 
 
 def find_hidden_groups_from_module(
@@ -138,7 +160,13 @@ class _PerturbedStep:
     def __init__(self, info: ModuleInfo, groups: tuple[HiddenGroup, ...]):
         self._info = info
         self._groups = groups
-        self._evaluator = StepEvaluator(info, groups)
+
+    @cached_property
+    def _evaluator(self) -> StepEvaluator:
+        return StepEvaluator(self._info, self._groups)
+
+    def __reduce__(self) -> tuple:
+        return _PerturbedStep, (self._info, self._groups)
 
     def __call__(self, args: tuple, states: dict[str, Any], perturb: list) -> Any:
         mantissas = iter([jax.tree.leaves(p)[0] for p in perturb])

@@ -11,22 +11,29 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-from jax.core import ShapedArray, Tracer
-from jax.extend.core import Literal, Primitive
+from jax.core import ShapedArray, Tracer, eval_jaxpr
+from jax.extend.core import Literal, Primitive, primitives
 from jax.interpreters import ad, batching, mlir
 
 __all__ = [
     'LIBRARIES',
     'Literal',
+    'Scan',
     'SourceLine',
     'bind_equation',
     'bodies',
+    'branches',
     'custom_rule_jaxpr',
+    'custom_rule_owner',
+    'evaluate_jaxpr',
+    'has_effects',
     'inlinable_jaxpr',
     'is_traced',
     'new_primitive',
     'open_jaxpr',
+    'primitive_named',
     'register_batching',
+    'scan_of',
     'source_line',
 ]
 
@@ -62,6 +69,16 @@ class SourceLine(NamedTuple):
         return f'{self.file}:{self.line} ({self.function})'
 
 
+class Scan(NamedTuple):
+    """A `scan`: its operands are constants, then carries, then sequences."""
+
+    body: Any
+    num_consts: int
+    num_carry: int
+    length: int
+    reverse: bool
+
+
 def open_jaxpr(jaxpr: Any) -> tuple[Any, tuple]:
     """Split a jaxpr, closed or open, into an open jaxpr and its constants."""
     consts = tuple(getattr(jaxpr, 'consts', ()) or ())
@@ -89,6 +106,49 @@ def bodies(eqn: Any) -> list[Any]:
             if hasattr(inner, 'eqns'):
                 found.append(inner)
     return found
+
+
+def custom_rule_owner(eqn: Any) -> Any | None:
+    """Return the function that is the derivative rule of a `custom_jvp`, where it can be found.
+
+    Every call of `relu` is traced anew, but the rule behind it is one function.
+    """
+    wrapped = eqn.params.get('jvp_jaxpr_fun')
+    for _ in range(3):  # a memo around a thunk around the rule
+        cells = getattr(getattr(wrapped, 'f', wrapped), '__closure__', None) or ()
+        inside = [cell.cell_contents for cell in cells]
+        rule = [v for v in inside if hasattr(v, 'transforms') and callable(getattr(v, 'f', None))]
+        if rule:  # other transformations hand it arguments of its own
+            names = [getattr(t[0], '__name__', '') for t in rule[0].transforms]
+            return rule[0].f if names == ['_flatten_jvp'] else None
+        wrapped = next((v for v in inside if getattr(v, '__closure__', None)), None)
+    return None
+
+
+def scan_of(eqn: Any) -> Scan:
+    """Take a `scan` equation apart."""
+    p = eqn.params
+    if 'ft_in' in p:
+        consts, carry, _ = (len(list(part.vals)) for part in p['ft_in'].elts)
+    else:
+        consts, carry = p['num_consts'], p['num_carry']
+    return Scan(p['jaxpr'], consts, carry, p['length'], p['reverse'])
+
+
+def branches(eqn: Any) -> tuple[Any, ...]:
+    """Return the branches of a `cond`, whose first operand is the index of the one taken."""
+    return tuple(eqn.params['branches'])
+
+
+def evaluate_jaxpr(closed_jaxpr: Any, *args: Any) -> list[Any]:
+    """Evaluate a jaxpr, closed or open, on values."""
+    jaxpr, consts = open_jaxpr(closed_jaxpr)
+    return eval_jaxpr(jaxpr, consts, *args)
+
+
+def has_effects(eqn: Any) -> bool:
+    """Whether an equation does something beside computing its results (printing, a callback)."""
+    return bool(eqn.effects)
 
 
 def bind_equation(primitive: Any, params: dict, args: Sequence) -> list:
@@ -155,6 +215,18 @@ def new_primitive(name: str, forward: Callable) -> Any:
     ad.primitive_jvps[primitive] = jvp
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
     return primitive
+
+
+def primitive_named(name: str) -> Any:
+    """Return the primitive of a name, among those of JAX and those that have a derivative.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    known = {p.name: p for p in vars(primitives).values() if isinstance(p, Primitive)}
+    for table in (ad.primitive_jvps, ad.primitive_transposes):
+        known.update({p.name: p for p in list(table)})
+    return known[name]
 
 
 def register_batching(primitive: Any, rule: Callable) -> None:

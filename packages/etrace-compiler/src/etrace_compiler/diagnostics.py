@@ -32,11 +32,20 @@ class DiagnosticKind(StrEnum):
     PARAMETER_UNUSED = 'parameter_unused'
     RECURRENCE_CUT = 'recurrence_cut'
     HISTORY_LEAVES_GROUP = 'history_leaves_group'
+    STATE_NOT_HIDDEN = 'state_not_hidden'
     UNKNOWN_PRIMITIVE = 'unknown_primitive'
     HIDDEN_GROUP_MERGED = 'hidden_group_merged'
     HIDDEN_NOT_DIFFERENTIABLE = 'hidden_not_differentiable'
+    DELAY_LINE_STACKED = 'delay_line_stacked'
+    DELAY_LINE_TOO_LONG = 'delay_line_too_long'
     PRIMITIVE_INSIDE_CONTROL_FLOW = 'primitive_inside_control_flow'
     WEIGHT_IN_WHILE = 'weight_in_while'
+    COND_IF_CONVERTED = 'cond_if_converted'
+    COND_CONVERSION_SKIPPED = 'cond_conversion_skipped'
+    SCAN_UNROLLED = 'scan_unrolled'
+    SCAN_VECTORISED = 'scan_vectorised'
+    SCAN_DESCENT_APPLIED = 'scan_descent_applied'
+    SCAN_DESCENT_SKIPPED = 'scan_descent_skipped'
     CONTROL_FLOW_OPAQUE_FWD = 'control_flow_opaque_fwd'
     CONTROL_FLOW_RECURRENT_MIXING = 'control_flow_recurrent_mixing'
 
@@ -63,7 +72,8 @@ TABLE: dict[DiagnosticKind, Entry] = {
     ),
     DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL: Entry(
         'ETC202', _INFO,
-        'A marked weight reaches no hidden state: its one-step gradient is complete.', '',
+        'A marked weight reaches no hidden state: its one-step gradient is complete, '
+        'unless it reaches a state that is not hidden.', '',
     ),
     DiagnosticKind.RELATION_EXCLUDED_WEIGHT_TO_WEIGHT: Entry(
         'ETC203', _WARNING,
@@ -91,7 +101,8 @@ TABLE: dict[DiagnosticKind, Entry] = {
     ),
     DiagnosticKind.PARAMETER_ONE_STEP: Entry(
         'ETC207', _INFO,
-        'A parameter reaches no hidden state: its one-step gradient is complete.', '',
+        'A parameter reaches no hidden state: its one-step gradient is complete, '
+        'unless it reaches a state that is not hidden.', '',
     ),
     DiagnosticKind.PARAMETER_UNUSED: Entry(
         'ETC208', _ERROR, 'A parameter reaches neither an output nor a hidden state: '
@@ -108,6 +119,12 @@ TABLE: dict[DiagnosticKind, Entry] = {
         'the layer, and the past that crosses the layers is dropped.',
         'Nothing, where layers are stacked; vjp_method="multi-step" keeps more of it.',
     ),
+    DiagnosticKind.STATE_NOT_HIDDEN: Entry(
+        'ETC215', _WARNING,
+        'A float state that is not a HiddenState carries a derivative from step to step: '
+        'what a weight did to it in earlier steps is dropped.',
+        'Hold it in a brainstate.HiddenState.',
+    ),
     DiagnosticKind.UNKNOWN_PRIMITIVE: Entry(
         'ETC211', _WARNING,
         'The compiler does not know how an operation moves elements '
@@ -121,6 +138,15 @@ TABLE: dict[DiagnosticKind, Entry] = {
     DiagnosticKind.HIDDEN_NOT_DIFFERENTIABLE: Entry(
         'ETC213', _INFO, 'A hidden state of integers or booleans is carried along without '
         'a trace.', '',
+    ),
+    DiagnosticKind.DELAY_LINE_STACKED: Entry(
+        'ETC216', _INFO, 'A hidden state is a delay line or shift register; its slots count as '
+        'states of one position, so that what wanders along it is followed.', '',
+    ),
+    DiagnosticKind.DELAY_LINE_TOO_LONG: Entry(
+        'ETC217', _WARNING, 'A delay line has too many slots to be followed: each would be a '
+        'state per position.', 'Use a shorter delay line, or vjp_method="multi-step" with '
+        'windows longer than it.',
     ),
     DiagnosticKind.PRIMITIVE_INSIDE_CONTROL_FLOW: Entry(
         'ETC301', _WARNING,
@@ -139,6 +165,31 @@ TABLE: dict[DiagnosticKind, Entry] = {
     DiagnosticKind.CONTROL_FLOW_RECURRENT_MIXING: Entry(
         'ETC304', _WARNING, 'A loop or branch on the way of a hidden state is taken to mix '
         'all positions.', 'Write it without control flow (jnp.where, an unrolled loop).',
+    ),
+    DiagnosticKind.COND_IF_CONVERTED: Entry(
+        'ETC305', _INFO, 'All branches of a cond or switch are computed and one is selected; '
+        'no derivative leaves a branch that is not taken.', '',
+    ),
+    DiagnosticKind.COND_CONVERSION_SKIPPED: Entry(
+        'ETC306', _WARNING, 'A cond or switch is left as one operation, which is taken to mix '
+        'all positions.', 'Write it with jnp.where, or use ControlFlowPolicy(cond="convert") '
+        'and branches without side effects.',
+    ),
+    DiagnosticKind.SCAN_UNROLLED: Entry(
+        'ETC307', _INFO, 'A short loop inside the step is written out, step by step.', '',
+    ),
+    DiagnosticKind.SCAN_VECTORISED: Entry(
+        'ETC308', _INFO, 'A loop without a carry (lax.map) is computed as one vectorised step, '
+        'which takes the memory of all its iterations at once.', '',
+    ),
+    DiagnosticKind.SCAN_DESCENT_APPLIED: Entry(
+        'ETC309', _INFO, 'A long loop inside the step stays a loop, and the analysis follows '
+        'what happens inside; the traces of its operators are folded over its substeps.', '',
+    ),
+    DiagnosticKind.SCAN_DESCENT_SKIPPED: Entry(
+        'ETC310', _WARNING, 'A long loop, or a weight inside it, is not followed.',
+        'Use ControlFlowPolicy(scan_descent="auto"), raise scan_unroll_limit, or use the same '
+        'weight in every substep.',
     ),
 }  # fmt: skip
 

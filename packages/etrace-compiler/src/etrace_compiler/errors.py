@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ['CompilationError', 'NotSupportedError', 'explain_error']
+__all__ = ['CompilationError', 'CompilationWarning', 'NotSupportedError', 'explain_error']
 
 
 class CompilationError(ValueError):
@@ -16,6 +16,10 @@ class CompilationError(ValueError):
     def __init__(self, message: str, records: tuple = ()):
         super().__init__(message)
         self.records = tuple(records)
+
+
+class CompilationWarning(UserWarning):
+    """Warned of once where a model compiles and part of it cannot learn."""
 
 
 class NotSupportedError(NotImplementedError):

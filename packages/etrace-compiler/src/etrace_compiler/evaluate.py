@@ -7,13 +7,14 @@ by every reader except the group's own transition and the operands cut for `g`: 
 comes what acts on the loss beside the new states (a spike computed before the reset).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from etrace_compiler.graph import ETraceGraph, HiddenGroup
-from etrace_compiler.program import Const, Program, Var, apply_equation, read_atom, run
+from etrace_compiler.interpret import Interpreter, run
+from etrace_compiler.program import Program, Var, apply_equation, read_atom
 from etrace_compiler.staging import ModuleInfo
 
 __all__ = ['StepEvaluator', 'effective_weights', 'run_step']
@@ -33,16 +34,29 @@ _OUTSIDE = _Version(-1, 0)
 
 
 def run_step(
-    info: ModuleInfo, args: Sequence[Any], states: Mapping[str, Any]
-) -> tuple[Any, dict[str, Any], dict[Var, Any]]:
+    info: ModuleInfo,
+    args: Sequence[Any],
+    states: Mapping[str, Any],
+    collect: Collection[Var] = (),
+    *,
+    effects: bool = True,
+) -> tuple[Any, dict[str, Any], Callable[[Any], Any]]:
     """Run one step as it stands, with all of its derivatives.
 
+    Args:
+        info: The traced step.
+        args: Arguments of the step.
+        states: Values of all states by key.
+        collect: Variables inside loops whose values, stacked over substeps, are wanted.
+        effects: Whether the step prints what it prints.
+
     Returns:
-        The output, the new states by key, and the value of every variable.
+        The output, the new states by key, and the value of every variable outside loops and of
+        those collected.
     """
-    env = run(info.program, info.flatten_inputs(args, states))
-    out, new = info.unflatten_outputs([read_atom(v, env) for v in info.program.outputs])
-    return out, new, env
+    read = run(info.program, info.flatten_inputs(args, states), collect, effects=effects)
+    out, new = info.unflatten_outputs([read(v) for v in info.program.outputs])
+    return out, new, read
 
 
 def effective_weights(graph: ETraceGraph, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,8 +110,9 @@ class StepEvaluator:
         for g in groups:
             for cut in g.hidden_cuts:
                 self._cuts[cut.edge] = self._cuts.get(cut.edge, 0) | 1 << g.index
-        self._homes = self._output_homes()
-        self._plan, self.bypassed = self._make_plan(made)
+        self._wanted = list(zip(program.outputs, self._output_homes(), strict=True))
+        self._interpreter = Interpreter(program, self._wanted, self)
+        self.bypassed = self._find_bypassed()
 
     def _output_homes(self) -> list[_Version]:
         homes = [_OUTSIDE] * len(self._info.program.outputs)
@@ -120,40 +135,27 @@ class StepEvaluator:
         """The version a read goes to, and the group whose perturbation it sees."""
         group = self._new[v][0] if v in self._new else None
         if group is not None and group != version.home:
-            return self._canonical(v, _Version(group, 0)), group
+            # a way through another group back home is part of the transition of the home
+            inside = 1 << version.home if version.home >= 0 else 0
+            return self._canonical(v, _Version(group, version.cut | inside)), group
         return self._canonical(v, version), None
 
-    def _operand(self, i: int, k: int, version: _Version) -> _Version:
+    def resolve(self, v: Var, version: _Version) -> _Version | None:
+        """The version in which a variable is computed for a reader; `None` for an input."""
+        return self._source(v, version)[0] if v in self._info.program.made else None
+
+    def operand(self, i: int, k: int, version: _Version) -> _Version:
+        """The version in which an equation reads an operand."""
         return _Version(version.home, version.cut | self._cuts.get((i, k), 0))
 
-    def _make_plan(
-        self, made: Mapping[Var, int]
-    ) -> tuple[list[tuple[int, _Version]], frozenset[int]]:
-        program = self._info.program
-        needed: set[tuple[int, _Version]] = set()
-        bypassed: set[int] = set()
-        wanted: list[tuple[Any, _Version]] = []
-        for v, version in zip(program.outputs, self._homes, strict=True):
-            wanted.append((v, version))
-        while wanted:
-            v, version = wanted.pop()
-            if isinstance(v, Const):
-                continue
-            if v in self._old:
-                group = self._old[v][0]
-                if self._reads_free(group, version):
-                    bypassed.add(group)
-                continue
-            if v not in made:
-                continue
-            version, _ = self._source(v, version)
-            item = (made[v], version)
-            if item in needed:
-                continue
-            needed.add(item)
-            eqn = program.equations[made[v]]
-            wanted.extend((u, self._operand(made[v], k, version)) for k, u in enumerate(eqn.inputs))
-        return sorted(needed), frozenset(bypassed)
+    def _find_bypassed(self) -> frozenset[int]:
+        """Groups whose old states are seen outside their own transition."""
+        reads = list(self._wanted)
+        for i, version in self._interpreter.items:
+            inputs = self._info.program.equations[i].inputs
+            reads += [(v, self.operand(i, k, version)) for k, v in enumerate(inputs)]
+        old = [(self._old[v][0], version) for v, version in reads if v in self._old]
+        return frozenset(group for group, version in old if self._reads_free(group, version))
 
     @staticmethod
     def _reads_free(group: int, version: _Version) -> bool:
@@ -184,31 +186,26 @@ class StepEvaluator:
         for v, value in zip(info.program.inputs, inputs, strict=True):
             values[v] = jax.lax.stop_gradient(value) if v in detached else value
 
-        def read(v: Any, version: _Version) -> Any:
-            if isinstance(v, Const):
-                return v.value
-            if v in self._old:
-                group, i = self._old[v]
-                q = None if old_perturb is None else old_perturb[group]
-                if q is None or not self._reads_free(group, version):
-                    return values[v]
-                return values[v] + q[i]
-            if v in values:
+        def given(v: Var, version: _Version) -> Any:
+            if v not in self._old or old_perturb is None:
                 return values[v]
-            version, seen = self._source(v, version)
-            value = values[v, version]
-            p = new_perturb[seen] if new_perturb is not None and seen is not None else None
+            group, i = self._old[v]
+            q = old_perturb[group]
+            return (
+                values[v]
+                if q is None or not self._reads_free(group, version)
+                else (values[v] + q[i])
+            )
+
+        def adjust(v: Var, version: _Version, value: Any) -> Any:
+            if new_perturb is None or v not in self._new:
+                return value
+            seen = self._source(v, version)[1]
+            p = None if seen is None else new_perturb[seen]
             return value if p is None else value + p[self._new[v][1]]
 
-        for i, version in self._plan:
-            eqn = info.program.equations[i]
-            operands = [read(v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)]
-            for v, value in zip(eqn.outputs, apply_equation(eqn, operands), strict=True):
-                values[v, version] = value
-
-        outputs = [
-            read(v, version) for v, version in zip(info.program.outputs, self._homes, strict=True)
-        ]
+        read = self._interpreter(given, adjust)
+        outputs = [read(v, version) for v, version in self._wanted]
         if new_perturb is not None:
             start = len(info.out_atoms)
             for g in self._groups:
@@ -220,11 +217,18 @@ class StepEvaluator:
 def _reaching(program: Program, sources: Mapping[Var, tuple[int, int]]) -> dict[Var, int]:
     """Per variable, the groups of the source variables that it depends on, as bits."""
     bits: dict[Var, int] = {v: 1 << group for v, (group, _) in sources.items()}
-    for eqn in program.equations:
+
+    def visit(i: int) -> bool:
+        eqn = program.equations[i]
         found = 0
         for v in eqn.inputs:
             found |= bits.get(v, 0) if isinstance(v, Var) else 0
-        if found:
-            for v in eqn.outputs:
+        changed = False
+        for v in eqn.outputs:
+            if bits.get(v, 0) | found != bits.get(v, 0):
                 bits[v] = bits.get(v, 0) | found
+                changed = True
+        return changed
+
+    program.settle(visit)
     return bits

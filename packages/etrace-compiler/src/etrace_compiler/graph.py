@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from etrace_compiler._jax import SourceLine
+from etrace_compiler.contract import WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind
 from etrace_compiler.errors import explain_error
 from etrace_compiler.ops import Operator
+from etrace_compiler.portable import fingerprint
 from etrace_compiler.program import Var
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
@@ -95,7 +98,7 @@ class HiddenGroup:
     def concat_hidden(self, values: Sequence[Any]) -> Any:
         """Stack one array per state into `(*varshape, S)`."""
         parts = [
-            v if spec.stacked else jnp.expand_dims(v, -1)
+            jnp.expand_dims(v, -1) if spec.axis is None else jnp.moveaxis(v, spec.axis, -1)
             for v, spec in zip(values, self.hidden_states, strict=True)
         ]
         return jnp.concatenate([p.astype(self.dtype) for p in parts], axis=-1)
@@ -105,7 +108,7 @@ class HiddenGroup:
         out, start = [], 0
         for spec in self.hidden_states:
             part = stacked[..., start : start + spec.num_state]
-            part = part if spec.stacked else part[..., 0]
+            part = part[..., 0] if spec.axis is None else jnp.moveaxis(part, -1, spec.axis)
             out.append(part.astype(spec.leaves[0].dtype))
             start += spec.num_state
         return out
@@ -133,6 +136,9 @@ class HiddenParamOpRelation:
         chain: Equations of the weight chain, by index.
         exact: Whether the diagonal trace of this operation loses nothing.
         source: The user's line.
+        loops: Lengths of the loops that the operation stands in, where they were not written
+            out. All substeps share positions; in `Linearisation.x` and `f` they lie side by
+            side on the axis `G`.
     """
 
     key: str
@@ -147,6 +153,17 @@ class HiddenParamOpRelation:
     chain: tuple[int, ...]
     exact: bool
     source: SourceLine | None
+    loops: tuple[int, ...] = ()
+
+    @property
+    def substeps(self) -> int:
+        """How often the operation runs within one step."""
+        return math.prod(self.loops)
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the results of all substeps: one leading axis per loop."""
+        return (*self.loops, *self.y_var.shape)
 
     @property
     def primitive(self) -> Any:
@@ -159,8 +176,8 @@ class HiddenParamOpRelation:
         return self.trainable_paths[0]
 
     @property
-    def block_shape(self) -> tuple[int, int, int, int]:
-        """Sizes `(G, H, I, O)` of the operation as a block matmul."""
+    def folded_shape(self) -> tuple[int, int, int, int]:
+        """Sizes `(G, H, I, O)` of one substep of the operation as a block matmul."""
         weight = jax.ShapeDtypeStruct(self.weight_var.shape, self.weight_var.dtype)
         heads, fan_in, fan_out = jax.eval_shape(
             lambda w: self.operator.w_block(w, **self.params), weight
@@ -169,13 +186,19 @@ class HiddenParamOpRelation:
         return shared, heads, fan_in, fan_out
 
     @property
+    def block_shape(self) -> tuple[int, int, int, int]:
+        """Sizes `(G, H, I, O)` of the operation as a block matmul, all substeps together."""
+        shared, heads, fan_in, fan_out = self.folded_shape
+        return self.substeps * shared, heads, fan_in, fan_out
+
+    @property
     def dtype(self) -> Any:
         """Dtype of the result."""
         return self.y_var.dtype
 
     def x_block(self, x: Any) -> Any:
-        """Bring the input into the form `(G, H, I)`."""
-        block = self.operator.x_block(x, self.weight_var.shape, **self.params)
+        """Bring the input, with an axis per loop in front, into the form `(G, H, I)`."""
+        block = self._by_substep(self.operator.x_block, x)
         return jnp.asarray(block, dtype=self.dtype)
 
     def w_block(self, weight: Any) -> Any:
@@ -183,8 +206,18 @@ class HiddenParamOpRelation:
         return self.operator.w_block(weight, **self.params)
 
     def y_block(self, y: Any) -> Any:
-        """Bring the result, or labels of it, into the form `(G, H, O)`."""
-        return self.operator.y_block(y, self.weight_var.shape, **self.params)
+        """Bring the result, with an axis per loop in front, into the form `(G, H, O)`."""
+        return self._by_substep(self.operator.y_block, y)
+
+    def _by_substep(self, to_block: Callable[..., Any], value: Any) -> Any:
+        def block(value: Any) -> Any:
+            return to_block(value, self.weight_var.shape, **self.params)
+
+        if not self.loops:
+            return block(value)
+        steps = value.reshape((self.substeps, *value.shape[len(self.loops) :]))
+        blocks = jax.vmap(block)(steps)
+        return blocks.reshape((-1, *blocks.shape[2:]))
 
     def __repr__(self) -> str:
         groups = [g.index for g in self.hidden_groups]
@@ -220,6 +253,9 @@ class HiddenPerturbation:
 class ETraceGraph:
     """What is connected to what in one step of a model.
 
+    Two graphs are equal if they say the same: the same mathematics, decisions and source lines.
+    A graph can be pickled; the live states of its model, and what the step prints, stay behind.
+
     Attributes:
         module_info: The traced step.
         hidden_groups: Hidden states that act on each other position by position.
@@ -227,6 +263,7 @@ class ETraceGraph:
         hidden_param_op_relations: Marked operations that drive groups.
         hidden_perturb: The perturbed step, or `None` where it was left out.
         diagnostics: Every decision of the compiler.
+        exactness: What the online gradient of each parameter is worth, by parameter key.
 
     Example:
         >>> import brainstate, etrace_nn, jax.numpy as jnp
@@ -243,9 +280,39 @@ class ETraceGraph:
     hidden_param_op_relations: tuple[HiddenParamOpRelation, ...]
     hidden_perturb: HiddenPerturbation | None
     diagnostics: tuple[CompilationRecord, ...] = ()
+    exactness: Mapping[str, WeightExactness] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Any]:
         return (getattr(self, f.name) for f in fields(self))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same text for the same step, states, groups and relations, in every process.
+
+        Values of parameters, source lines and messages have no part in it; the version of jax may.
+        """
+        info = self.module_info
+        trees = str(info.in_tree), str(info.out_tree)
+        step = info.program, info.states, info.parameter_paths, trees
+        return fingerprint(step, self.hidden_groups, self.hidden_param_op_relations)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, ETraceGraph):
+            return NotImplemented
+        return (self.fingerprint, self.diagnostics, self.exactness) == (
+            other.fingerprint,
+            other.diagnostics,
+            other.exactness,
+        )
+
+    def __hash__(self) -> int:
+        keys = tuple(r.key for r in self.hidden_param_op_relations)
+        return hash((keys, tuple(self.hid_path_to_group)))
+
+    def __reduce__(self) -> tuple:
+        return ETraceGraph, tuple(self)
 
     def dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -265,7 +332,8 @@ class ETraceGraph:
         """Return the records about one weight, one hidden state, or of one kind.
 
         Args:
-            weight_path: Path of a parameter, as a tuple or a dotted string.
+            weight_path: Path of a parameter, as a tuple or a dotted string. After its own records
+                come those of what is dropped in the groups that it drives, and beside them.
             hidden_path: Path of a hidden state, likewise.
             kind: Kind of decision.
 
@@ -275,13 +343,28 @@ class ETraceGraph:
         found = self.diagnostics
         if weight_path is not None:
             key = path_key(weight_path)
-            found = tuple(r for r in found if r.weight_path and path_key(r.weight_path) == key)
+            own = (r for r in found if r.weight_path and path_key(r.weight_path) == key)
+            found = (*own, *self._along_the_way(key))
         if hidden_path is not None:
             key = path_key(hidden_path)
             found = tuple(r for r in found if key in map(path_key, r.hidden_paths))
         if kind is not None:
             found = tuple(r for r in found if r.kind == DiagnosticKind(kind))
         return found
+
+    def _along_the_way(self, key: str) -> Iterator[CompilationRecord]:
+        """Records of groups and states, not of weights, that concern a weight."""
+        driven = {
+            path
+            for r in self.hidden_param_op_relations
+            if key in map(path_key, r.trainable_paths)
+            for g in r.hidden_groups
+            for path in g.hidden_paths
+        }
+        for r in self.diagnostics:
+            cut = r.kind is DiagnosticKind.RECURRENCE_CUT and not driven.isdisjoint(r.hidden_paths)
+            if cut or key in dict(r.context).get('weights', ()):
+                yield r
 
     def call_hidden_perturb(
         self,

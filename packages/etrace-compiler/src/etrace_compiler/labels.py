@@ -8,6 +8,7 @@ different positions although each leads to one; a variable without any label is 
 """
 
 import weakref
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,18 @@ from etrace_compiler.flatten import flatten_jaxpr, program_of
 from etrace_compiler.moves import NONE, source_indices
 from etrace_compiler.ops import operator_of
 from etrace_compiler.primitives import ELEMENTWISE, passes_derivative
-from etrace_compiler.program import Equation, Program, Var, is_differentiable
+from etrace_compiler.program import (
+    LOOP_CARRY,
+    LOOP_LAST,
+    LOOP_SLICE,
+    LOOP_STACK,
+    Equation,
+    Program,
+    Structure,
+    Var,
+    is_differentiable,
+)
+from etrace_compiler.windows import Window, window_of
 
 __all__ = [
     'CLASH',
@@ -53,6 +65,8 @@ def merge(a: Labels, b: Labels, clash: int) -> Labels:
 
 def merge_arrays(a: np.ndarray, b: np.ndarray, clash: int) -> np.ndarray:
     """Merge two arrays of labels; see `merge`."""
+    if a is b:  # elementwise operations hand labels on as they are
+        return a
     out = np.where(a == b, a, clash)
     out = np.where(a == NONE, b, out)
     return np.where(b == NONE, a, out)
@@ -72,8 +86,9 @@ def collapse(labels: np.ndarray, axes: tuple[int, ...], keepdims: bool = True) -
 
 
 def _shaped(labels: np.ndarray, shape: tuple[int, ...]) -> Labels:
-    out = np.array(np.broadcast_to(labels, shape), dtype=np.int32)
-    return out if (out != NONE).any() else None
+    if not (labels != NONE).any():
+        return None
+    return np.broadcast_to(labels.astype(np.int32, copy=False), shape)
 
 
 def _forward_move(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -98,7 +113,9 @@ def _backward_move(index: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]
 # ---------------------------------------------------------------- rules
 
 
-def forward_labels(eqn: Equation, labels: list[Labels], *, values: bool = False) -> list[Labels]:
+def forward_labels(
+    eqn: Equation, labels: Sequence[Labels], *, values: bool = False
+) -> list[Labels]:
     """Push labels through one equation, from operands to results.
 
     Args:
@@ -106,7 +123,8 @@ def forward_labels(eqn: Equation, labels: list[Labels], *, values: bool = False)
         labels: Labels of its operands.
         values: Follow values; by default labels stop where the derivative is zero.
     """
-    if all(a is None for a in labels) or not (values or passes_derivative(eqn)):
+    followed = values or passes_derivative(eqn)
+    if not (eqn.outputs and followed) or all(a is None for a in labels):  # printing has no result
         return [None] * len(eqn.outputs)
     out = _forward(eqn, labels)
     if values:
@@ -114,17 +132,20 @@ def forward_labels(eqn: Equation, labels: list[Labels], *, values: bool = False)
     return [a if is_differentiable(v) else None for v, a in zip(eqn.outputs, out, strict=True)]
 
 
-def _forward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
+def _forward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
+    if isinstance(eqn.primitive, Structure):
+        return [_forward_frame(eqn, labels)]
     body = _body(eqn)
     if body is not None:
         return _forward_through(body, labels)
     given = [a for a in labels if a is not None]
     first, shape = given[0], eqn.outputs[0].shape
     if eqn.name in ELEMENTWISE:
-        out = np.broadcast_to(first, shape)
+        out = first if first.shape == shape else np.broadcast_to(first, shape)
         for a in given[1:]:
-            out = merge_arrays(out, np.broadcast_to(a, shape), SEVERAL)
-        return [_shaped(out, shape)]
+            other = a if a.shape == shape else np.broadcast_to(a, shape)
+            out = merge_arrays(out, other, SEVERAL)
+        return [out]
     if eqn.name == 'broadcast_in_dim':
         return [_shaped(_place_axes(eqn, first), shape)]
     if eqn.name == 'split':
@@ -133,7 +154,7 @@ def _forward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
     if eqn.name == 'unstack':
         return [_shaped(a, a.shape) for a in np.moveaxis(first, eqn.params['axis'], 0)]
     if eqn.name in _COPIES:
-        return labels
+        return list(labels)
     if eqn.name in _REDUCTIONS:
         return [_shaped(collapse(first, tuple(eqn.params['axes']), False), shape)]
     if eqn.name in _CUMULATIVE:
@@ -148,11 +169,16 @@ def _forward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
             if a is not None and index is not None:
                 out = merge(out, _forward_move(index, a), SEVERAL)
         return [None if out is None else _shaped(out, shape)]
+    window = window_of(eqn)
+    if window is not None:
+        return [_forward_window(eqn, window, labels)]
     everything = np.concatenate([a.reshape(-1) for a in given])
     return [_shaped(collapse(everything, (0,), False), v.shape) for v in eqn.outputs]
 
 
-def backward_labels(eqn: Equation, labels: list[Labels], *, values: bool = False) -> list[Labels]:
+def backward_labels(
+    eqn: Equation, labels: Sequence[Labels], *, values: bool = False
+) -> list[Labels]:
     """Push labels through one equation, from results back to each operand on its own."""
     if all(a is None for a in labels) or not (values or passes_derivative(eqn)):
         return [None] * len(eqn.inputs)
@@ -163,7 +189,9 @@ def backward_labels(eqn: Equation, labels: list[Labels], *, values: bool = False
     ]
 
 
-def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
+def _backward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
+    if isinstance(eqn.primitive, Structure):
+        return _backward_frame(eqn, labels[0])
     body = _body(eqn)
     if body is not None:
         return _backward_through(body, labels)
@@ -171,7 +199,8 @@ def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
     a = given[0]
     shapes = [v.shape for v in eqn.inputs]
     if eqn.name in ELEMENTWISE:
-        return [_shaped(_unbroadcast(a, shape), shape) for shape in shapes]
+        return [a if a.shape == shape else _shaped(_unbroadcast(a, shape), shape)
+                for shape in shapes]  # fmt: skip
     if eqn.name == 'broadcast_in_dim':
         return [_shaped(_unplace_axes(eqn, a), shapes[0])]
     if eqn.name in ('split', 'unstack'):
@@ -180,7 +209,7 @@ def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
         join = np.concatenate if eqn.name == 'split' else np.stack
         return [_shaped(join(parts, eqn.params['axis']), shapes[0])]
     if eqn.name in _COPIES:
-        return labels
+        return list(labels)
     if eqn.name in _REDUCTIONS:
         return [_shaped(np.expand_dims(a, tuple(eqn.params['axes'])), shapes[0])]
     if eqn.name in _CUMULATIVE:
@@ -193,13 +222,54 @@ def _backward(eqn: Equation, labels: list[Labels]) -> list[Labels]:
             None if index is None else _shaped(_backward_move(index, a, shape), shape)
             for index, shape in zip(moves, shapes, strict=True)
         ]
+    window = window_of(eqn)
+    if window is not None:
+        if not window.writes:
+            return [_shaped(window.to_whole(a, collapse), shapes[0]), *[None] * (len(shapes) - 1)]
+        part = _shaped(window.to_part(a, collapse), window.part)
+        at = 1 if eqn.name == 'dynamic_update_slice' else 2
+        return [part if k == at else a if k == 0 else None for k in range(len(shapes))]
     everything = np.concatenate([b.reshape(-1) for b in given])
     return [_shaped(collapse(everything, (0,), False), shape) for shape in shapes]
 
 
+def _forward_window(eqn: Equation, window: Window, labels: Sequence[Labels]) -> Labels:
+    """Push labels through a read or a write at a place that is not known."""
+    whole = labels[0]
+    if not window.writes:
+        return None if whole is None else _shaped(window.to_part(whole, collapse), window.part)
+    part = labels[1 if eqn.name == 'dynamic_update_slice' else 2]
+    spread = None if part is None else window.to_whole(part, collapse)
+    found = merge(whole, spread, SEVERAL)
+    return None if found is None else _shaped(found, window.whole)
+
+
+def _forward_frame(eqn: Equation, labels: Sequence[Labels]) -> Labels:
+    """Push labels through the frame of a loop."""
+    first, last = labels[0], labels[-1]
+    if eqn.primitive is LOOP_CARRY and first is not None and last is not None:
+        # what enters decides; where the body moves it, the operand that does so is cut
+        return _shaped(np.where(first == NONE, last, first), first.shape)
+    if eqn.primitive is LOOP_SLICE and first is not None:
+        return _shaped(collapse(first, (0,), False), eqn.outputs[0].shape)
+    if eqn.primitive is LOOP_STACK and first is not None:
+        return _shaped(first, eqn.outputs[0].shape)
+    return first if last is None else last
+
+
+def _backward_frame(eqn: Equation, labels: Labels) -> list[Labels]:
+    if labels is None:
+        return [None] * len(eqn.inputs)
+    if eqn.primitive is LOOP_SLICE:
+        return [_shaped(labels, eqn.inputs[0].shape)]
+    if eqn.primitive is LOOP_STACK:
+        return [_shaped(collapse(labels, (0,), False), eqn.inputs[0].shape)]
+    if eqn.primitive is LOOP_LAST:
+        return [None, labels]
+    return [labels] * len(eqn.inputs)
+
+
 def _unbroadcast(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if labels.shape == shape:
-        return labels
     if len(shape) < labels.ndim:  # a scalar beside an array
         return collapse(labels, tuple(range(labels.ndim)), False)
     axes = tuple(i for i, (m, n) in enumerate(zip(shape, labels.shape, strict=True)) if m != n)
@@ -255,6 +325,9 @@ def _dot_backward(eqn: Equation, side: int, labels: np.ndarray) -> np.ndarray:
 
 _BODIES: weakref.WeakKeyDictionary[Equation, Program | None] = weakref.WeakKeyDictionary()
 
+#: By signature: the same operator on the same shapes is traced once as long as one is in use.
+_OPERATOR_BODIES: weakref.WeakValueDictionary[Any, Program] = weakref.WeakValueDictionary()
+
 
 def _body(eqn: Equation) -> Program | None:
     """The inside of an equation whose labels follow from what it is made of."""
@@ -264,7 +337,11 @@ def _body(eqn: Equation) -> Program | None:
         if body is not None:
             _BODIES[eqn] = flatten_jaxpr(body)
         elif operator is not None:
-            _BODIES[eqn] = program_of(partial(operator.forward, **eqn.params), *eqn.inputs)
+            known = _OPERATOR_BODIES.get(eqn.signature)
+            if known is None:
+                known = program_of(partial(operator.forward, **eqn.params), *eqn.inputs)
+                _OPERATOR_BODIES[eqn.signature] = known
+            _BODIES[eqn] = known
         else:
             _BODIES[eqn] = None
     return _BODIES[eqn]
@@ -274,7 +351,7 @@ def _body(eqn: Equation) -> Program | None:
 # equations (a spike is a comparison inside, with a surrogate for its derivative).
 
 
-def _forward_through(body: Program, labels: list[Labels]) -> list[Labels]:
+def _forward_through(body: Program, labels: Sequence[Labels]) -> list[Labels]:
     env: dict[Any, Labels] = dict(zip(body.inputs, labels, strict=True))
     for eqn in body.equations:
         out = forward_labels(eqn, [env.get(v) for v in eqn.inputs], values=True)
@@ -282,7 +359,7 @@ def _forward_through(body: Program, labels: list[Labels]) -> list[Labels]:
     return [env.get(v) for v in body.outputs]
 
 
-def _backward_through(body: Program, labels: list[Labels]) -> list[Labels]:
+def _backward_through(body: Program, labels: Sequence[Labels]) -> list[Labels]:
     env: dict[Any, Labels] = {}
     for v, a in zip(body.outputs, labels, strict=True):
         env[v] = merge(env.get(v), a, SEVERAL)
@@ -299,6 +376,8 @@ _KNOWN = ELEMENTWISE | _REDUCTIONS | _CUMULATIVE | _COPIES | _OTHERS
 
 def is_known(eqn: Equation) -> bool:
     """Whether labels pass an equation exactly; otherwise it merges all that it touches."""
-    if not passes_derivative(eqn) or eqn.name in _KNOWN or _body(eqn) is not None:
+    if not passes_derivative(eqn) or eqn.name in _KNOWN or isinstance(eqn.primitive, Structure):
         return True
-    return source_indices(eqn) is not None
+    if _body(eqn) is not None:
+        return True
+    return source_indices(eqn) is not None or window_of(eqn) is not None

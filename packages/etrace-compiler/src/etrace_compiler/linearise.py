@@ -7,7 +7,7 @@ an all-ones cotangent on one state each: since every operand that mixes position
 sum over positions that such a pass computes has one term.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,8 +18,9 @@ import numpy as np
 
 from etrace_compiler.evaluate import run_step
 from etrace_compiler.graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+from etrace_compiler.interpret import Interpreter
 from etrace_compiler.primitives import passes_derivative
-from etrace_compiler.program import Const, Program, Var, apply_equation, read_atom
+from etrace_compiler.program import Program, Var
 
 __all__ = ['Linearisation', 'Lineariser', 'gather_positions']
 
@@ -57,15 +58,16 @@ class Linearisation:
         """The relations of the graph."""
         return self.graph.hidden_param_op_relations
 
-    def D_at(self, relation: HiddenParamOpRelation, driven: int) -> Any:
+    def D_at(self, relation: HiddenParamOpRelation, driven: int, *, folded: bool = False) -> Any:
         """Return `D` where a relation's results go: `(G, H, O, S, S)`.
 
         Args:
             relation: A relation.
             driven: Which of the groups that it drives.
+            folded: Give one substep of an operation inside a loop: `G` of `folded_shape`.
         """
-        group = relation.hidden_groups[driven]
-        return gather_positions(self.D[group.index], group, relation.positions[driven])
+        values = self.D[relation.hidden_groups[driven].index]
+        return gather_positions(values, relation, driven, folded=folded)
 
     def jvp_h(self, tangents: tuple[Any, ...]) -> tuple[Any, ...]:
         """Multiply the complete one-step Jacobian of the hidden states by a vector.
@@ -99,33 +101,41 @@ class Linearisation:
             parts = group.split_hidden(stacked)
             for spec, part in zip(group.hidden_states, parts, strict=True):
                 values[spec.key] = spec.treedef.unflatten([part])
-        _, _, env = run_step(self.graph.module_info, self.args, values)
+        _, _, read = run_step(self.graph.module_info, self.args, values, effects=False)
         return tuple(
-            group.concat_hidden([read_atom(v, env) for v in group.hidden_outvars])
+            group.concat_hidden([read(v) for v in group.hidden_outvars])
             for group in self.graph.hidden_groups
         )
 
 
-def gather_positions(values: Any, group: HiddenGroup, positions: np.ndarray) -> Any:
+def gather_positions(
+    values: Any, relation: HiddenParamOpRelation, driven: int, *, folded: bool = False
+) -> Any:
     """Look per-position values up where an operation's results go.
 
     Args:
-        values: `(*varshape, ...)`.
-        group: The group the values belong to.
-        positions: Positions `(G, H, O)`, `-1` for none.
+        values: `(*varshape, ...)` of the group that is driven.
+        relation: The relation.
+        driven: Which of the groups that it drives.
+        folded: Give one substep of an operation inside a loop; by default all of them, side
+            by side on the first axis, as in `Linearisation.x` and `f`.
 
     Returns:
         `(G, H, O, ...)`, zero where there is no position.
     """
+    group, positions = relation.hidden_groups[driven], relation.positions[driven]
     flat = jnp.reshape(values, (group.positions, *values.shape[len(group.varshape) :]))
     rest = flat.shape[1:]
     if np.array_equal(positions.reshape(-1), np.arange(group.positions)):
-        return flat.reshape((*positions.shape, *rest))
-    found = flat[np.maximum(positions, 0)]
-    if (positions >= 0).all():
+        found = flat.reshape((*positions.shape, *rest))
+    else:
+        found = flat[np.maximum(positions, 0)]
+        if not (positions >= 0).all():
+            present = (positions >= 0).reshape((*positions.shape, *(1,) * len(rest)))
+            found = jnp.where(present, found, jnp.zeros_like(found))
+    if folded or relation.substeps == 1:
         return found
-    present = (positions >= 0).reshape((*positions.shape, *(1,) * len(rest)))
-    return jnp.where(present, found, jnp.zeros_like(found))
+    return jnp.tile(found, (relation.substeps, *(1,) * (found.ndim - 1)))
 
 
 class Lineariser:
@@ -138,6 +148,12 @@ class Lineariser:
     def __init__(self, graph: ETraceGraph):
         self._graph = graph
         self._transitions = [_Transition(graph, group) for group in graph.hidden_groups]
+        inside = graph.module_info.program.loops_of
+        self._collect = {
+            r.x_var
+            for r in graph.hidden_param_op_relations
+            if r.x_var is not None and inside(r.x_var)
+        }
 
     def __call__(
         self, args: Sequence[Any], states: Mapping[str, Any]
@@ -153,19 +169,19 @@ class Lineariser:
         """
         graph = self._graph
         args, states = jax.lax.stop_gradient((tuple(args), dict(states)))
-        out, new, env = run_step(graph.module_info, args, states)
+        out, new, read = run_step(graph.module_info, args, states, self._collect)
         diagonal, drives = [], {r.key: [] for r in graph.hidden_param_op_relations}
         for transition in self._transitions:
-            rows, columns = transition(env)
+            rows, columns = transition(read)
             diagonal.append(rows)
             for key, value in columns.items():
                 drives[key].append(value)
         x = {
-            r.key: r.x_block(None if r.x_var is None else read_atom(r.x_var, env))
+            r.key: r.x_block(None if r.x_var is None else read(r.x_var))
             for r in graph.hidden_param_op_relations
         }
         hidden = tuple(
-            g.concat_hidden([env[v] for v in g.hidden_invars]) for g in graph.hidden_groups
+            g.concat_hidden([read(v) for v in g.hidden_invars]) for g in graph.hidden_groups
         )
         f = {key: tuple(values) for key, values in drives.items()}
         return out, new, Linearisation(graph, x, f, tuple(diagonal), hidden, args, states)
@@ -189,39 +205,38 @@ class _Transition:
         region = sorted(self._program.upstream(group.hidden_outvars))
         self._from_hidden = _carriers(self._program, self._old, self._hidden_cut, region)
         self._from_drive = _carriers(self._program, self._result, self._drive_cut, region)
-        self._plan = self._make_plan()
+        self._wanted = [(v, (True, True)) for v in group.hidden_outvars]
+        self._interpreter = Interpreter(self._program, self._wanted, self)
 
     def _version(self, v: Any, hidden: bool, drive: bool) -> tuple[bool, bool]:
         """Which derivatives a variable still carries."""
         return hidden and v in self._from_hidden, drive and v in self._from_drive
 
-    def _operand(self, i: int, k: int, version: tuple[bool, bool]) -> tuple[bool, bool]:
+    def resolve(self, v: Var, version: tuple[bool, bool]) -> tuple[bool, bool] | None:
+        """The version in which a variable is computed; `None` for what the step has computed."""
+        found = self._version(v, *version)
+        known = v not in self._program.made or v in self._old
+        known = known or not (any(found) or self._program.loops_of(v))
+        return None if known else found
+
+    def operand(self, i: int, k: int, version: tuple[bool, bool]) -> tuple[bool, bool]:
+        """The version in which an equation reads an operand."""
         hidden, drive = version
         v = self._program.equations[i].inputs[k]
         return self._version(
             v, hidden and (i, k) not in self._hidden_cut, drive and (i, k) not in self._drive_cut
         )
 
-    def _make_plan(self) -> list[tuple[int, tuple[bool, bool]]]:
-        made = self._program.made
-        needed: set[tuple[int, tuple[bool, bool]]] = set()
-        wanted = [(v, self._version(v, True, True)) for v in self._group.hidden_outvars]
-        while wanted:
-            v, version = wanted.pop()
-            if v not in made or not any(version) or (made[v], version) in needed:
-                continue
-            i = made[v]
-            needed.add((i, version))
-            eqn = self._program.equations[i]
-            wanted.extend((u, self._operand(i, k, version)) for k, u in enumerate(eqn.inputs))
-        return sorted(needed)
+    def __call__(self, read: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]:
+        """Return `D`, and per relation key the drive `f` in block form.
 
-    def __call__(self, env: Mapping[Var, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return `D`, and per relation key the drive `f` in block form."""
+        Args:
+            read: The values of the step.
+        """
         group = self._group
-        old = [env[v] for v in group.hidden_invars]
-        zeros = [jnp.zeros_like(env[r.y_var]) for r in self._relations]
-        new, pull = jax.vjp(lambda h, d: self._run(env, h, d), old, zeros)
+        old = [read(v) for v in group.hidden_invars]
+        zeros = [jnp.zeros(r.result_shape, r.y_var.dtype) for r in self._relations]
+        new, pull = jax.vjp(lambda h, d: self._run(read, h, d), old, zeros)
         rows, columns = [], [[] for _ in self._relations]
         for s in range(group.num_state):
             ones = jnp.zeros((*group.varshape, group.num_state), group.dtype).at[..., s].set(1)
@@ -246,34 +261,16 @@ class _Transition:
         parts = self._group.split_hidden(stacked)
         return [c.astype(n.dtype) for c, n in zip(parts, new, strict=True)]
 
-    def _run(self, env: Mapping[Var, Any], old: Sequence, deltas: Sequence) -> list[Any]:
-        values: dict[tuple[Var, tuple[bool, bool]], Any] = {}
+    def _run(self, read: Callable, old: Sequence, deltas: Sequence) -> list[Any]:
+        def given(v: Var, version: tuple[bool, bool]) -> Any:
+            return old[self._old[v]] if v in self._old and version[0] else read(v)
 
-        def read(v: Any, version: tuple[bool, bool]) -> Any:
-            if isinstance(v, Const):
-                return v.value
-            hidden, drive = version
-            if not (hidden or drive):
-                return env[v]
-            if v in self._old:
-                return old[self._old[v]]
-            return values[v, version]
-
-        for i, version in self._plan:
-            eqn = self._program.equations[i]
-            results = [v for v in eqn.outputs if v in self._result]
-            operands = [(v, self._operand(i, k, version)) for k, v in enumerate(eqn.inputs)]
-            if results and not any(any(flags) for _, flags in operands):
-                outputs = [env[v] for v in eqn.outputs]
-            else:
-                outputs = apply_equation(eqn, [read(v, flags) for v, flags in operands])
-            for v, value in zip(eqn.outputs, outputs, strict=True):
-                if v in self._result and version[1]:
-                    value = value + deltas[self._result[v]]
-                values[v, version] = value
-        return [
-            jnp.asarray(read(v, self._version(v, True, True))) for v in self._group.hidden_outvars
-        ]
+        add = {
+            r.y_var: {(hidden, True): delta for hidden in (False, True)}
+            for r, delta in zip(self._relations, deltas, strict=True)
+        }
+        results = self._interpreter(given, add=add)
+        return [jnp.asarray(results(v, version)) for v, version in self._wanted]
 
 
 def _carriers(
@@ -281,10 +278,15 @@ def _carriers(
 ) -> set[Var]:
     """Variables that a derivative with respect to the sources reaches through uncut operands."""
     found = set(sources)
-    for i in region:
+
+    def visit(i: int) -> bool:
         eqn = program.equations[i]
-        if passes_derivative(eqn) and any(
-            v in found and (i, k) not in cut for k, v in enumerate(eqn.inputs)
-        ):
-            found.update(eqn.outputs)
+        if found.issuperset(eqn.outputs) or not passes_derivative(eqn):
+            return False
+        if not any(v in found and (i, k) not in cut for k, v in enumerate(eqn.inputs)):
+            return False
+        found.update(eqn.outputs)
+        return True
+
+    program.settle(visit, region)
     return found

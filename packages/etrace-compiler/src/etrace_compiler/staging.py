@@ -3,7 +3,7 @@
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -39,8 +39,9 @@ class StateSpec:
         leaves: Shape and dtype of each leaf.
         start: Index of the first leaf among the leaves of all states.
         written: Whether the step assigns the state.
-        num_state: States per position: the last axis of a `HiddenGroupState`, otherwise 1.
-        stacked: Whether the states are stacked on a last axis of the value.
+        num_state: States per position: the last axis of a `HiddenGroupState`, the slots of a
+            delay line, otherwise 1.
+        axis: The axis of the value on which states of one position are stacked, if any.
     """
 
     path: Path
@@ -50,7 +51,7 @@ class StateSpec:
     start: int
     written: bool
     num_state: int = 1
-    stacked: bool = False
+    axis: int | None = None
 
     @property
     def key(self) -> str:
@@ -69,7 +70,12 @@ class StateSpec:
     def varshape(self) -> tuple[int, ...]:
         """Shape of the positions of a hidden state."""
         shape = self.leaves[0].shape
-        return shape[:-1] if self.stacked else shape
+        return shape if self.axis is None else (*shape[: self.axis], *shape[self.axis + 1 :])
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the value holds several states per position."""
+        return self.axis is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +83,15 @@ class ModuleInfo:
     """One traced step of a model.
 
     Attributes:
-        closed_jaxpr: The step as JAX traced it.
+        closed_jaxpr: The step as JAX traced it; `None` for one that was stored.
         program: The same as a flat program in canonical form.
         states: Every state that the step touches, in the order of the program's inputs.
         in_tree: Structure of the arguments.
         in_avals: Shape and dtype of each leaf of the arguments.
         out_tree: Structure of the model's output.
         records: What was decided while staging.
-        retrieved_model_states: The live states by path; not compared.
+        parameter_paths: Paths of all parameters of the model, used by the step or not.
+        retrieved_model_states: The live states by path; neither compared nor stored.
     """
 
     closed_jaxpr: Any
@@ -94,15 +101,16 @@ class ModuleInfo:
     in_avals: tuple[jax.ShapeDtypeStruct, ...]
     out_tree: Any
     records: tuple[CompilationRecord, ...] = ()
+    parameter_paths: tuple[Path, ...] = ()
     retrieved_model_states: Mapping[Path, brainstate.State] = field(
         default_factory=dict, repr=False
     )
 
-    @property
-    def parameter_paths(self) -> tuple[Path, ...]:
-        """Paths of all parameters of the model, used by the step or not."""
-        states = self.retrieved_model_states.items()
-        return tuple(p for p, s in states if isinstance(s, brainstate.ParamState))
+    def __reduce__(self) -> tuple:
+        # jax does not store its jaxprs, and live states belong to one process
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {'closed_jaxpr': None, 'retrieved_model_states': {}}
+        return ModuleInfo, tuple(values.values())
 
     def by_role(self, role: str) -> tuple[StateSpec, ...]:
         """Return the states of one role, in order."""
@@ -203,6 +211,7 @@ def extract_module_info(
         in_avals,
         jax.tree.structure(out_shapes),
         records,
+        tuple(p for p, s in everything.items() if isinstance(s, brainstate.ParamState)),
         brainstate.util.FlattedDict(everything),
     )
     _check_parameters_unwritten(info)
@@ -250,7 +259,7 @@ def _specs(live: Mapping[Path, Any], written: Sequence[bool]) -> tuple[StateSpec
         stacked = isinstance(state, brainstate.HiddenGroupState)
         count = avals[0].shape[-1] if stacked else 1
         specs.append(StateSpec(path, _role(state, avals), treedef, avals, start, is_written,
-                               count, stacked))  # fmt: skip
+                               count, len(avals[0].shape) - 1 if stacked else None))  # fmt: skip
         start += len(leaves)
     return tuple(specs)
 

@@ -18,16 +18,21 @@ _UNROLL = 64
 FullTrace = tuple[Any, ...]
 
 
-def outer(f: Any, x: Any) -> FullTrace:
-    r"""Form one step's contribution to a trace, $f \otimes x$.
+def outer(f: Any, x: Any, substeps: int = 1) -> FullTrace:
+    r"""Form one step's contribution to a trace, $f \otimes x$, summed over substeps.
 
     Args:
-        f: Drive `(G, H, O, S)`.
-        x: Input `(G, H, I)`.
+        f: Drive `(K G, H, O, S)`.
+        x: Input `(K G, H, I)`.
+        substeps: How many substeps lie side by side on the first axis, `K`.
 
     Returns:
         `S` arrays `(G, H, I, O)`.
     """
+    if substeps > 1:
+        f = f.reshape((substeps, -1, *f.shape[1:]))
+        x = x.reshape((substeps, -1, *x.shape[1:]))
+        return tuple(jnp.einsum('kgho,kghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
     return tuple(f[:, :, None, :, s] * x[:, :, :, None] for s in range(f.shape[-1]))
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from etrace_algorithms.cli import _list
+from etrace_algorithms.cli import _inspect, _list
 from etrace_algorithms.plugins.records import OWN_DISTRIBUTION
 
 __all__ = ['main']
@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the program's name; by default that of this process.
 
     Returns:
-        The exit code: 0, or 1 if `list --strict` found problems. A wrong call exits with 2.
+        The exit code: 0; 1 if `list --strict` found problems, or `inspect` a model that does not
+        compile or has a weight that cannot learn; 2 for a wrong call.
     """
     options = _parser().parse_args(arguments)
     if hasattr(sys.stdout, 'reconfigure'):
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=f'etrace {_version()}')
     commands = parser.add_subparsers(title='commands', required=True, metavar='COMMAND')
     _list.add_to(commands)
+    _inspect.add_to(commands)
     return parser
 
 

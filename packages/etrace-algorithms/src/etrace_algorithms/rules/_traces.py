@@ -1,4 +1,8 @@
-"""Full traces, one entry per weight, batch element and state: what several rules carry."""
+"""Full traces, one entry per weight, batch element and state: what several rules carry.
+
+The recursion is linear in the trace, so an operation that runs several times within a step has
+one trace, to which all its substeps contribute.
+"""
 
 from typing import Any
 
@@ -25,7 +29,7 @@ def zero_traces(graph: ETraceGraph, dtype: Any = None) -> FullTraces:
     return {
         r.key: tuple(
             tuple(
-                jnp.zeros(r.block_shape, dtype or jnp.result_type(r.dtype, g.dtype))
+                jnp.zeros(r.folded_shape, dtype or jnp.result_type(r.dtype, g.dtype))
                 for _ in range(g.num_state)
             )
             for g in r.hidden_groups
@@ -41,8 +45,8 @@ def advance_traces(trace: FullTraces, lin: Linearisation) -> FullTraces:
             jax.tree.map(
                 lambda before, carried, drive: (carried + drive).astype(before.dtype),
                 old,
-                carry(lin.D_at(r, i), old),
-                outer(f, lin.x[r.key]),
+                carry(lin.D_at(r, i, folded=True), old),
+                outer(f, lin.x[r.key], r.substeps),
             )
             for i, (old, f) in enumerate(zip(trace[r.key], lin.f[r.key], strict=True))
         )
@@ -53,6 +57,6 @@ def advance_traces(trace: FullTraces, lin: Linearisation) -> FullTraces:
 def credit_traces(trace: FullTraces, signal: LearningSignal) -> dict[str, Any]:
     r"""Return $\langle s, \varepsilon\rangle$, summed over the groups that a relation drives."""
     return {
-        r.key: sum(contract(signal.at(r, i), e) for i, e in enumerate(trace[r.key]))
+        r.key: sum(contract(signal.at(r, i, folded=True), e) for i, e in enumerate(trace[r.key]))
         for r in signal.graph.hidden_param_op_relations
     }

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from etrace_algorithms.algebra import carry_drive, outer_gradient
 from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
-from etrace_compiler import ETraceGraph, Linearisation
+from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation
 from etrace_compiler.errors import explain_error
 
 __all__ = ['IODimTrace', 'as_decay']
@@ -46,7 +46,7 @@ class IODimTrace(LearningRule):
     def init(self, graph: ETraceGraph) -> dict[str, Any]:
         x, f = {}, {}
         for r in graph.hidden_param_op_relations:
-            shared, heads, fan_in, fan_out = r.block_shape
+            shared, heads, fan_in, fan_out = r.folded_shape
             x[r.key] = jnp.zeros((shared, heads, fan_in), self.trace_dtype or r.dtype)
             f[r.key] = tuple(
                 jnp.zeros(
@@ -60,13 +60,14 @@ class IODimTrace(LearningRule):
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
         x, f = {}, {}
         for r in lin.relations:
-            old = trace['x'][r.key]
-            x[r.key] = (self.decay_x * old + lin.x[r.key]).astype(old.dtype)
+            old, (now, drives) = trace['x'][r.key], _factors(lin, r)
+            x[r.key] = (self.decay_x * old + now).astype(old.dtype)
             f[r.key] = tuple(
                 (
-                    self.decay_f * carry_drive(lin.D_at(r, i), old) + (1 - self.decay_f) * drive
+                    self.decay_f * carry_drive(lin.D_at(r, i, folded=True), old)
+                    + (1 - self.decay_f) * drive
                 ).astype(old.dtype)
-                for i, (old, drive) in enumerate(zip(trace['f'][r.key], lin.f[r.key], strict=True))
+                for i, (old, drive) in enumerate(zip(trace['f'][r.key], drives, strict=True))
             )
         return {'x': x, 'f': f, 'steps': trace['steps'] + 1}
 
@@ -74,7 +75,9 @@ class IODimTrace(LearningRule):
         scale = self._scale(trace['steps'])
         return {
             r.key: sum(
-                outer_gradient(signal.at(r, i), f * scale.astype(f.dtype), trace['x'][r.key])
+                outer_gradient(
+                    signal.at(r, i, folded=True), f * scale.astype(f.dtype), trace['x'][r.key]
+                )
                 for i, f in enumerate(trace['f'][r.key])
             )
             for r in signal.graph.hidden_param_op_relations
@@ -88,26 +91,39 @@ class IODimTrace(LearningRule):
         signal: LearningSignal,
         bypass: LearningSignal | None,
     ) -> Gradients:
-        if bypass is not None:
-            return super().history(before, after, lin, signal, bypass)
         # one product over twice as many rows instead of two products and a difference
         scale = self._scale(after['steps'])
         out = {}
         for r in lin.relations:
-            x = jnp.concatenate([after['x'][r.key].astype(r.dtype), lin.x[r.key]])
+            now, drives = _factors(lin, r)
+            x = jnp.concatenate([after['x'][r.key].astype(r.dtype), now])
             parts = []
-            for i, (smooth, drive) in enumerate(zip(after['f'][r.key], lin.f[r.key], strict=True)):
-                here = signal.at(r, i)
+            for i, (smooth, drive) in enumerate(zip(after['f'][r.key], drives, strict=True)):
+                here = signal.at(r, i, folded=True)
                 f = jnp.concatenate([smooth * scale.astype(smooth.dtype), -drive])
                 parts.append(outer_gradient(jnp.concatenate([here, here]), f, x))
             out[r.key] = sum(parts)
-        return out
+        if bypass is None:
+            return out
+        beside = self.credit(before, bypass)
+        return {key: out[key] + beside[key] for key in out}
 
     def _scale(self, steps: Any) -> Any:
         if not self.debias:
             return jnp.ones(())
         weight = 1 - jnp.asarray(self.decay_f) ** steps
         return jnp.where(steps > 0, 1 / jnp.where(steps > 0, weight, 1), 1)
+
+
+def _factors(lin: Linearisation, r: HiddenParamOpRelation) -> tuple[Any, tuple[Any, ...]]:
+    """One input and one drive per step: over substeps the drives add up, inputs are averaged.
+
+    That is exact where the input is the same at every substep.
+    """
+    if r.substeps == 1:
+        return lin.x[r.key], lin.f[r.key]
+    x = lin.x[r.key].reshape((r.substeps, -1, *lin.x[r.key].shape[1:])).mean(0)
+    return x, tuple(f.reshape((r.substeps, -1, *f.shape[1:])).sum(0) for f in lin.f[r.key])
 
 
 def as_decay(decay_or_rank: Any) -> float:

@@ -6,13 +6,17 @@ value), so that no one complex number is its derivative. What is left maps every
 itself, so an all-ones cotangent gives the diagonal exactly.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from heapq import heapify, heappop, heappush
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
+from etrace_compiler.analysis.derivatives import DerivativeKind, derivative_kind
+from etrace_compiler.analysis.memo import remembered
 from etrace_compiler.labels import (
     CLASH,
     NONE,
@@ -22,12 +26,15 @@ from etrace_compiler.labels import (
     merge_arrays,
 )
 from etrace_compiler.primitives import is_holomorphic
-from etrace_compiler.program import Program, Var
+from etrace_compiler.program import Equation, Program, Var
 
 __all__ = ['Cuts', 'find_cuts', 'followed_anywhere', 'identity_labels', 'origins']
 
 Edge = tuple[int, int]
 LabelMap = dict[Var, np.ndarray]
+
+#: The readers of a variable, and where each leads; `None` for the variable as a target.
+Ways = list[tuple[Edge | None, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +59,7 @@ def find_cuts(
     *,
     avoid: Collection[Edge] = (),
     origin: LabelMap | None = None,
+    carries: Callable[[Any], bool] | None = None,
 ) -> Cuts:
     """Cut operands until every element that carries a source leads to one position, its own.
 
@@ -63,12 +71,13 @@ def find_cuts(
         avoid: Operands to give up first where two readers of a variable disagree.
         origin: Labels pushed forward from the sources with nothing cut (`origins`), if they
             are known: they are the same for all targets.
+        carries: Whether a derivative flows from the sources to a variable, if that is known.
 
     Returns:
         The cut operands and the labels that remain.
     """
     shared = origin is not None
-    region = [] if shared else _between(program, sources, targets)
+    region = [] if shared else _between(program, sources, targets, carries)
     current = first = origin if shared else origins(program, sources, region)
     cut: set[Edge] = set()
     # every round cuts at least one operand, so that this ends
@@ -84,16 +93,25 @@ def find_cuts(
         current = origins(program, sources, region, cut)
 
 
-def _between(program: Program, sources: Mapping, targets: Mapping) -> list[int]:
+def _between(
+    program: Program,
+    sources: Mapping,
+    targets: Mapping,
+    carries: Callable[[Any], bool] | None = None,
+) -> list[int]:
     """Equations on a way from a source to a target, in order."""
-    reached: set[Any] = set(sources)
-    region = []
-    for i in sorted(program.upstream(targets)):
-        eqn = program.equations[i]
-        if any(v in reached for v in eqn.inputs):
-            region.append(i)
-            reached.update(eqn.outputs)
-    return region
+    if carries is None:
+        reached = program.downstream(sources)
+        carries = reached.__contains__
+    region: set[int] = set()
+    wanted = [v for v in targets if carries(v)]
+    while wanted:
+        v = wanted.pop()
+        i = program.made.get(v)
+        if i is not None and i not in region:
+            region.add(i)
+            wanted.extend(u for u in program.equations[i].inputs if carries(u))
+    return sorted(region)
 
 
 def origins(
@@ -101,66 +119,129 @@ def origins(
 ) -> LabelMap:
     """Push the labels of the sources forward through some equations, not past cut operands."""
     origin: LabelMap = dict(sources)
-    for i in region:
+
+    def visit(i: int) -> bool:
         eqn = program.equations[i]
         labels = [
             origin.get(v) if isinstance(v, Var) and (i, k) not in cut else None
             for k, v in enumerate(eqn.inputs)
         ]
-        for v, a in zip(eqn.outputs, forward_labels(eqn, labels), strict=True):
+        changed = False
+        if not any(a is not None for a in labels):
+            return False
+        found = remembered(program.memo, forward_labels, eqn, labels)
+        for v, a in zip(eqn.outputs, found, strict=True):
             if a is not None and v not in sources:
+                changed = changed or (eqn.loop is not None and not _equal(origin.get(v), a))
                 origin[v] = a
+        return changed
+
+    program.settle(visit, region, bounded=True)
     return origin
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _destinations(
     program: Program, targets: Mapping, origin: LabelMap, cut: Collection[Edge]
-) -> tuple[set[Edge], LabelMap, list[tuple[Edge | None, np.ndarray]]]:
+) -> tuple[set[Edge], LabelMap, Ways]:
     """Push destinations backward; find new cuts, and the readers of the first clash."""
-    made = program.made
+    made, memo = program.made, program.memo
     destination: LabelMap = dict(targets)
-    ways: dict[Var, list[tuple[Edge | None, np.ndarray]]] = {
-        v: [(None, a)] for v, a in targets.items()
-    }
+    ways: dict[Var, dict[Edge | None, np.ndarray]] = {v: {None: a} for v, a in targets.items()}
     found: set[Edge] = set()
-    clashes: list[tuple[Edge | None, np.ndarray]] = []
-    # from the last equation backward, visiting only those that labels come to
+    clashes: Ways = []
+    merged_ways: set[Var] = set()
+
+    def look(v: Any) -> None:
+        if not clashes and v in merged_ways and (destination[v] == CLASH).any():
+            clashes.extend(sorted(ways[v].items(), key=lambda way: way[0] or (-1, -1)))
+
+    # from the last equation backward, visiting only those that labels come to; inside a loop
+    # again until nothing changes
     waiting = [-i for i in {made[v] for v in targets if v in made}]
     heapify(waiting)
-    last = None
+    queued = set(waiting)
     while waiting:
         i = -heappop(waiting)
-        if i == last:
-            continue
-        last = i
+        queued.discard(-i)
         eqn = program.equations[i]
         for v in eqn.outputs:
-            if not clashes and v in destination and (destination[v] == CLASH).any():
-                clashes = ways[v][::-1]  # in the order of the program
-        via = backward_labels(eqn, [destination.get(v) for v in eqn.outputs])
+            look(v)
+        via = remembered(memo, backward_labels, eqn, [destination.get(v) for v in eqn.outputs])
         for k, (v, to) in enumerate(zip(eqn.inputs, via, strict=True)):
             if to is None or not isinstance(v, Var) or v not in origin or (i, k) in cut:
                 continue
             come = origin[v]
-            carried = come != NONE
-            moved = (to == SEVERAL) | ((to >= 0) & (come >= 0) & (to != come))
-            if (moved & carried).any() or not is_holomorphic(eqn):
+            if not _keeps_apart(eqn, k) or remembered(memo, _moves, None, (come, to)):
                 found.add((i, k))
                 continue
-            to = np.where(carried, to, NONE)
-            ways.setdefault(v, []).append(((i, k), to))
-            destination[v] = merge_arrays(destination[v], to, CLASH) if v in destination else to
-            if v in made:
+            to = remembered(memo, _where_carried, None, (come, to))
+            readers = ways.setdefault(v, {})
+            readers[i, k] = to
+            if eqn.loop is not None:  # a reader may have come by before, with another label
+                merged = reduce(partial(merge_arrays, clash=CLASH), readers.values())
+                if v in destination and np.array_equal(merged, destination[v]):
+                    continue
+            else:
+                merged = to
+                if len(readers) > 1:
+                    merged = remembered(memo, _merged, CLASH, (destination[v], to))
+            destination[v] = merged
+            if len(readers) > 1:
+                merged_ways.add(v)
+            if v in made and -made[v] not in queued:
                 heappush(waiting, -made[v])
-    if not clashes:  # variables that no equation of the region produces
-        for v, readers in ways.items():
-            if (destination[v] == CLASH).any():
-                clashes = readers[::-1]
-                break
+                queued.add(-made[v])
+    for v in ways:  # variables that no equation of the region produces
+        look(v)
     return found, destination, clashes
 
 
-def _settle(clashes: list[tuple[Edge | None, np.ndarray]], avoid: Collection[Edge]) -> set[Edge]:
+def _keeps_apart(eqn: Equation, k: int) -> bool:
+    """Whether the derivative with respect to an operand is one number per position."""
+    if not is_holomorphic(eqn):
+        return False
+    if eqn.name in ('cond', 'scan'):  # labels tell where they move elements, not of rules inside
+        return derivative_kind(eqn, k) is not DerivativeKind.UNKNOWN
+    if not eqn.name.startswith('custom_'):
+        return True
+    return derivative_kind(eqn, k) is DerivativeKind.POSITIONWISE
+
+
+def _compact(*labels: np.ndarray) -> list[np.ndarray]:
+    """Leave out the axes along which labels only repeat."""
+    return [a[tuple(slice(None) if step else slice(0, 1) for step in a.strides)] for a in labels]
+
+
+def _moves(_: None, labels: Sequence[np.ndarray]) -> bool:
+    """Whether an element that carries a label leads to several positions or to another one."""
+    come, to = labels
+    if to is come:
+        return bool((to == SEVERAL).any())
+    come, to = _compact(come, to)
+    if ((to == SEVERAL) & (come != NONE)).any():
+        return True
+    return bool((come >= 0).any() and ((to >= 0) & (come >= 0) & (to != come)).any())
+
+
+def _merged(clash: int, labels: Sequence[np.ndarray]) -> np.ndarray:
+    a, b = labels
+    return merge_arrays(a, b, clash)
+
+
+def _where_carried(_: None, labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Take the label off the elements that carry none forward."""
+    come, to = labels
+    if to is come:
+        return to
+    (some,) = _compact(come)
+    return to if (some != NONE).all() else np.where(come != NONE, to, NONE)
+
+
+def _settle(clashes: Ways, avoid: Collection[Edge]) -> set[Edge]:
     """Keep one reader of a variable and all that agree with it; cut the others."""
     ranked = sorted(clashes, key=lambda way: (way[0] is not None, way[0] in avoid))
     kept = ranked[0][1]
@@ -173,12 +254,25 @@ def _settle(clashes: list[tuple[Edge | None, np.ndarray]], avoid: Collection[Edg
     return lost
 
 
-def identity_labels(shape: tuple[int, ...], stacked: int | None = None) -> np.ndarray:
-    """Label every position with its number; states stacked on a last axis share a position."""
-    labels = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
-    return labels if stacked is None else np.repeat(labels[..., None], stacked, axis=-1)
+#: Labels in use, so that equal ones are the same array and are told to be equal at once.
+_IDENTITIES: WeakValueDictionary[tuple, np.ndarray] = WeakValueDictionary()
+
+
+def identity_labels(shape: tuple[int, ...], axis: int | None = None, count: int = 1) -> np.ndarray:
+    """Label every position with its number; the states stacked on an axis share a position."""
+    labels = _IDENTITIES.get((shape, axis, count))
+    if labels is None:
+        labels = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+        if axis is not None:
+            labels = np.repeat(np.expand_dims(labels, axis), count, axis=axis)
+        _IDENTITIES[shape, axis, count] = labels
+    return labels
 
 
 def followed_anywhere(shape: tuple[int, ...]) -> np.ndarray:
     """Label for a variable that is followed wherever it leads."""
-    return np.full(shape, SEVERAL, np.int32)
+    key = (shape, None, SEVERAL)
+    labels = _IDENTITIES.get(key)
+    if labels is None:
+        labels = _IDENTITIES[key] = np.broadcast_to(np.int32(SEVERAL), shape)
+    return labels

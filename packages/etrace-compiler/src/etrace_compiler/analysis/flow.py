@@ -30,20 +30,36 @@ class Reach:
         for n, variables in enumerate(sources):
             for v in variables:
                 bits[v] = bits.get(v, 0) | 1 << n
-        for i, eqn in enumerate(program.equations):
+
+        def visit(i: int) -> bool:
+            eqn = program.equations[i]
             found = 0
             for k, v in enumerate(eqn.inputs):
                 if v in bits and (i, k) not in blocked:
                     found |= bits[v]
-            if found and passes_derivative(eqn):
-                for v in eqn.outputs:
-                    if is_differentiable(v):
-                        bits[v] = bits.get(v, 0) | found
+            if not found or not passes_derivative(eqn):
+                return False
+            changed = False
+            for v in eqn.outputs:
+                old = bits.get(v, 0)
+                if is_differentiable(v) and old | found != old:
+                    bits[v] = old | found
+                    changed = True
+            return changed
+
+        program.settle(visit)
         self._bits = bits
 
     def __call__(self, source: int, v: Any) -> bool:
         """Whether a derivative with respect to one source flows to a variable."""
         return bool(self._bits.get(v, 0) >> source & 1)
+
+    def sources(self, variables: Iterable[Any]) -> int:
+        """The sources that flow to any of some variables, one bit each."""
+        found = 0
+        for v in variables:
+            found |= self._bits.get(v, 0)
+        return found
 
     def variables(self, source: int) -> set[Var]:
         """All variables that one source flows to."""

@@ -3,12 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from etrace_compiler.analysis.cuts import Cuts, find_cuts, identity_labels
+from etrace_compiler.analysis.delays import find_delay_lines
 from etrace_compiler.analysis.flow import Reach
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import CutEdge, HiddenGroup
@@ -30,7 +32,7 @@ def find_hidden_groups(
     Returns:
         The groups, in the order of their first states, and what was decided.
     """
-    specs = info.by_role('hidden')
+    specs, delays = find_delay_lines(info, info.by_role('hidden'))
     classes: dict[Any, list[StateSpec]] = defaultdict(list)
     for spec in specs:
         is_complex = bool(jnp.issubdtype(spec.leaves[0].dtype, np.complexfloating))
@@ -39,22 +41,20 @@ def find_hidden_groups(
     members.sort(key=lambda group: specs.index(group[0]))
 
     flows = Reach(info.program, [[info.old_vars(s)[0] for s in group] for group in members])
-    groups, records = [], []
-    for index, group in enumerate(members):
+    groups, records = [], list(delays)
+    every_new = [tuple(info.new_atoms(spec)[0] for spec in group) for group in members]
+    fed_by = [flows.sources(new) for new in every_new]
+    for index, (group, new) in enumerate(zip(members, every_new, strict=True)):
         old = tuple(info.old_vars(spec)[0] for spec in group)
-        new = tuple(info.new_atoms(spec)[0] for spec in group)
         cuts = find_cuts(
             info.program,
             state_labels(group, old),
             state_labels(group, new),
+            carries=partial(flows, index),
         )
         edges = cut_edges(info.program, cuts)
         paths = tuple(spec.path for spec in group)
-        feeds = tuple(
-            i
-            for i, other in enumerate(members)
-            if i != index and any(flows(index, info.new_atoms(spec)[0]) for spec in other)
-        )
+        feeds = tuple(i for i, bits in enumerate(fed_by) if i != index and bits >> index & 1)
         groups.append(HiddenGroup(index, paths, tuple(group), old, new, edges, feeds=feeds))
         records.extend(_records(groups[-1]))
     return tuple(groups), tuple(records)
@@ -63,7 +63,7 @@ def find_hidden_groups(
 def state_labels(group: Sequence[StateSpec], atoms: Sequence[Any]) -> dict[Var, np.ndarray]:
     """Label the variables of a group's states with their positions."""
     return {
-        v: identity_labels(spec.varshape, spec.num_state if spec.stacked else None)
+        v: identity_labels(spec.varshape, spec.axis, spec.num_state)
         for spec, v in zip(group, atoms, strict=True)
         if isinstance(v, Var)
     }
@@ -139,14 +139,21 @@ def _reach(program: Program, cuts: Cuts, old: Sequence[Var], new: Sequence[Any])
             if isinstance(v, Var):
                 own[v] |= 1 << i
     mask: dict[Var, int] = dict(own)
-    for i, eqn in enumerate(program.equations):
+
+    def visit(i: int) -> bool:
+        eqn = program.equations[i]
         bits = 0
         for k, v in enumerate(eqn.inputs):
             if isinstance(v, Var) and v in cuts.origin and (i, k) not in cuts.edges:
                 bits |= mask.get(v, 0)
+        changed = False
         for v in eqn.outputs:
-            if v in cuts.origin:
-                mask[v] = bits | own.get(v, 0)
+            if v in cuts.origin and mask.get(v, 0) | bits != mask.get(v, 0):
+                mask[v] = mask.get(v, 0) | bits
+                changed = True
+        return changed
+
+    program.settle(visit)
     return mask
 
 
@@ -176,6 +183,8 @@ def _records(group: HiddenGroup) -> list[CompilationRecord]:
 
 
 def _offence(cut: CutEdge, names: str) -> str:
+    if cut.primitive.startswith('custom_'):
+        return f'has a derivative rule that may lead {names} to other positions'
     if cut.primitive in ('abs', 'conj', 'imag', 'real', 'sign'):
         return f'takes the complex state {names} apart'
     return f'leads {names} to other positions of the same group'

@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 
+from etrace_compiler._jax import SourceLine
 from etrace_compiler.analysis.flow import Reach
-from etrace_compiler.analysis.relations import parameter_leaves
+from etrace_compiler.analysis.relations import marks_of, parameter_leaves
+from etrace_compiler.canonical import parameter_only
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
-from etrace_compiler.ops import operator_of
 from etrace_compiler.program import Var
 from etrace_compiler.staging import ModuleInfo, path_key
 
 __all__ = ['diagnose_history', 'diagnose_parameters']
+
+#: So many states are named where one acts on many.
+_NAMED = 4
 
 
 def diagnose_parameters(
@@ -21,20 +25,20 @@ def diagnose_parameters(
     hidden = {v: spec for spec in info.by_role('hidden') for v in info.new_atoms(spec)}
     # not all outputs of the program: a parameter that is read is handed through as a state
     outputs = {*info.out_atoms, *hidden}
-    marks = {
-        (i, len(eqn.inputs) - 1)
-        for i, eqn in enumerate(program.equations)
-        if operator_of(eqn.primitive) is not None
-    }
-    records = []
     leaves = parameter_leaves(info)
+    fixed = parameter_only(program, set(leaves))
+    marks = {(i, len(program.equations[i].inputs) - 1) for i in marks_of(program, fixed)}
+    records = []
     flows = Reach(program, [[v] for v in leaves])
     unmarked = Reach(program, [[v] for v in leaves], blocked=marks)
     weights = {program.equations[i].inputs[k] for i, k in marks}
+    used, traced_or_held = flows.sources(outputs), flows.sources((*hidden, *weights))
+    unmarked_at_all = unmarked.sources(hidden)
     for n, (v, (spec, leaf)) in enumerate(leaves.items()):
-        around = [hidden[h].path for h in hidden if unmarked(n, h)]
-        if not any(flows(n, o) for o in outputs):
-            records.append(_unused(spec.path, leaf))
+        is_around = unmarked_at_all >> n & 1
+        around = [hidden[h].path for h in hidden if unmarked(n, h)] if is_around else []
+        if not used >> n & 1:
+            records.append(_unused(spec.path, leaf, _first_reader(info, v)))
         elif around:
             states = ', '.join(map(path_key, around))
             records.append(
@@ -46,7 +50,7 @@ def diagnose_parameters(
                     source=_first_reader(info, v),
                 )
             )
-        elif not any(flows(n, v) for v in (*hidden, *weights)):
+        elif not traced_or_held >> n & 1:
             records.append(
                 record(
                     DiagnosticKind.PARAMETER_ONE_STEP,
@@ -66,27 +70,35 @@ def diagnose_history(
     groups: Sequence[HiddenGroup], relations: Sequence[HiddenParamOpRelation]
 ) -> tuple[CompilationRecord, ...]:
     """Say where one group's past acts on another group, which no diagonal trace follows."""
+    weights: dict[int, dict[str, None]] = {group.index: {} for group in groups}
+    for r in relations:
+        for group in r.hidden_groups:
+            weights[group.index].update(dict.fromkeys(map(path_key, r.trainable_paths)))
     records = []
     for group in groups:
-        weights = [p for r in relations if group in r.hidden_groups for p in r.trainable_paths]
+        if not group.feeds:
+            continue
         names = ', '.join(map(path_key, group.hidden_paths))
-        for other in (groups[i] for i in group.feeds):
-            others = ', '.join(map(path_key, other.hidden_paths))
-            records.append(
-                record(
-                    DiagnosticKind.HISTORY_LEAVES_GROUP,
-                    f'{names} acts on {others}: what the weights of {names} did to earlier '
-                    f'values of {others} is dropped',
-                    hidden_paths=(*group.hidden_paths, *other.hidden_paths),
-                    weights=tuple(dict.fromkeys(map(path_key, weights))),
-                )
+        fed = [path for i in group.feeds for path in groups[i].hidden_paths]
+        others = ', '.join(map(path_key, fed[:_NAMED]))
+        others += f' and {len(fed) - _NAMED} more states' if len(fed) > _NAMED else ''
+        records.append(
+            record(
+                DiagnosticKind.HISTORY_LEAVES_GROUP,
+                f'{names} acts on {others}: what the weights of {names} did to earlier '
+                f'values of {others} is dropped',
+                hidden_paths=(*group.hidden_paths, *fed),
+                weights=tuple(weights[group.index]),
             )
+        )
     return tuple(records)
 
 
-def _unused(path: tuple[str, ...], leaf: str) -> CompilationRecord:
+def _unused(
+    path: tuple[str, ...], leaf: str, reader: SourceLine | None = None
+) -> CompilationRecord:
     message = f'{leaf} reaches neither an output nor a hidden state; its gradient is zero'
-    return record(DiagnosticKind.PARAMETER_UNUSED, message, weight_path=path)
+    return record(DiagnosticKind.PARAMETER_UNUSED, message, weight_path=path, source=reader)
 
 
 def _first_reader(info: ModuleInfo, v: Var):

@@ -11,13 +11,14 @@ from etrace_compiler.analysis.cuts import find_cuts, followed_anywhere, origins
 from etrace_compiler.analysis.flow import Reach
 from etrace_compiler.analysis.groups import cut_edges, state_labels
 from etrace_compiler.canonical import parameter_only
+from etrace_compiler.contract import Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.ops import Operator, operator_of
 from etrace_compiler.program import Equation, Program, Var
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
-__all__ = ['find_relations', 'parameter_leaves']
+__all__ = ['diagnose_relations', 'find_relations', 'marks_of', 'parameter_leaves']
 
 
 def find_relations(
@@ -38,7 +39,7 @@ def find_relations(
     results = {eqn.outputs[0]: followed_anywhere(eqn.outputs[0].shape) for eqn, _ in marked}
 
     origin = origins(program, results, range(len(program.equations)))
-    flows = Reach(program, [[eqn.outputs[0]] for eqn, _ in marked])
+    flows = Reach(program, [[eqn.outputs[0]] for eqn, _ in marked], blocked=_exits(program, groups))
     drives, full = [], []
     for group in groups:
         cuts = find_cuts(
@@ -68,7 +69,7 @@ def find_relations(
             if flows(n, program.equations[cut.equation].inputs[cut.operand])
         ]
         if not driven:
-            records.append(_excluded(info, eqn, owners, lost))
+            records.extend(_excluded(eqn, owners, lost))
             continue
         name = '*'.join(dict.fromkeys(leaf for _, leaf in owners))
         used[name] = used.get(name, 0) + 1
@@ -91,10 +92,52 @@ def find_relations(
             chain=tuple(chain),
             exact=not lost and not any(full[i].hidden_cuts or full[i].feeds for i in driven),
             source=eqn.source,
+            loops=tuple(loop.length for loop in eqn.loops),
         )
         relations.append(relation)
-        records.extend(_included(relation, lost))
+        records.extend(_partial(relation, lost))
     return tuple(full), tuple(relations), tuple(records)
+
+
+def _exits(program: Program, groups: Sequence[HiddenGroup]) -> set[tuple[int, int]]:
+    """Operands by which the new states of a group leave it for good.
+
+    What a way meets behind them is lost to other groups, which is for them to tell.
+    """
+    home: dict[Any, int] = {v: g.index for g in groups for v in g.hidden_outvars}
+    inside: dict[int, set[int]] = {g.index: set() for g in groups}
+    for group in groups:
+        found = inside[group.index]
+        wanted = list(group.hidden_outvars)
+        while wanted:
+            i = program.made.get(wanted.pop())
+            if i is not None and i not in found:
+                found.add(i)
+                read = program.equations[i].inputs
+                wanted.extend(v for v in read if home.get(v, group.index) == group.index)
+    return {
+        (i, k)
+        for i, eqn in enumerate(program.equations)
+        for k, v in enumerate(eqn.inputs)
+        if v in home and i not in inside[home[v]]
+    }
+
+
+def diagnose_relations(
+    relations: Sequence[HiddenParamOpRelation], exactness: Mapping[str, WeightExactness]
+) -> tuple[tuple[HiddenParamOpRelation, ...], tuple[CompilationRecord, ...]]:
+    """Say of every relation what its trace is worth.
+
+    Returns:
+        The relations, not exact where a weight of theirs is not; a record for each weight of each.
+    """
+    out, records = [], []
+    for relation in relations:
+        verdicts = [exactness[path_key(p)].verdict for p in relation.trainable_paths]
+        exact = relation.exact and set(verdicts) == {Verdict.EXACT}
+        out.append(replace(relation, exact=exact))
+        records.extend(_included(out[-1]))
+    return tuple(out), tuple(records)
 
 
 def parameter_leaves(info: ModuleInfo) -> dict[Var, tuple[StateSpec, str]]:
@@ -109,26 +152,50 @@ def parameter_leaves(info: ModuleInfo) -> dict[Var, tuple[StateSpec, str]]:
     return out
 
 
+def marks_of(program: Program, fixed: set[Var]) -> dict[int, Operator]:
+    """The marked operations by the index of their equations.
+
+    A marked product of parameters alone is no more than a part of another operator's chain.
+
+    Args:
+        program: The flat program.
+        fixed: Its variables that depend on parameters alone.
+    """
+    found = {}
+    for i, eqn in enumerate(program.equations):
+        operator = operator_of(eqn.primitive)
+        if operator is not None and not (operator.has_input and eqn.outputs[0] in fixed):
+            found[i] = operator
+    return found
+
+
 def _marked_equations(
     program: Program, leaves: Mapping[Var, tuple[StateSpec, str]], fixed: set[Var]
 ) -> tuple[list[tuple[Equation, Operator]], list[CompilationRecord]]:
     """Marked operations whose weight is a function of parameters; records for the others."""
     marked, records = [], []
-    weights = {
-        (i, len(eqn.inputs) - 1)
-        for i, eqn in enumerate(program.equations)
-        if operator_of(eqn.primitive) is not None
-    }
+    marks = marks_of(program, fixed)
+    weights = {(i, len(program.equations[i].inputs) - 1) for i in marks}
     flows = Reach(program, [[v] for v in leaves], blocked=weights)
-    for eqn in program.equations:
-        operator = operator_of(eqn.primitive)
-        if operator is None or (operator.has_input and eqn.outputs[0] in fixed):
-            continue  # a product of parameters is part of another operator's chain
+    for i, operator in marks.items():
+        eqn = program.equations[i]
         weight = eqn.inputs[-1]
         owners = dict.fromkeys(
             spec.path for n, (spec, _) in enumerate(leaves.values()) if flows(n, weight)
         )
-        if weight in fixed:
+        if weight in fixed and program.loops_of(weight):
+            records.extend(
+                record(
+                    DiagnosticKind.SCAN_DESCENT_SKIPPED,
+                    f'the weight of `{eqn.name}` changes from substep to substep of a loop; '
+                    f'{path_key(path)} gets its one-step gradient',
+                    primitive=eqn.name,
+                    weight_path=path,
+                    source=eqn.source,
+                )
+                for path in owners
+            )
+        elif weight in fixed:
             marked.append((eqn, operator))
         elif owners:
             records.extend(
@@ -159,8 +226,8 @@ def _chain_sources(program: Program, weight: Any, chain: Sequence[int]) -> set[V
 
 
 def _excluded(
-    info: ModuleInfo, eqn: Equation, owners: Sequence[tuple[StateSpec, str]], lost: Sequence
-) -> CompilationRecord:
+    eqn: Equation, owners: Sequence[tuple[StateSpec, str]], lost: Sequence
+) -> list[CompilationRecord]:
     names = ', '.join(leaf for _, leaf in owners)
     if lost:
         kind = DiagnosticKind.RELATION_EXCLUDED_WEIGHT_TO_WEIGHT
@@ -169,14 +236,17 @@ def _excluded(
     else:
         kind = DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL
         message = f'{names} reaches no hidden state; its one-step gradient is complete'
-    return record(
-        kind,
-        message,
-        primitive=eqn.name,
-        weight_path=owners[0][0].path,
-        hidden_paths=tuple(dict.fromkeys(p for g, _ in lost for p in g.hidden_paths)),
-        source=eqn.source,
-    )
+    return [
+        record(
+            kind,
+            message,
+            primitive=eqn.name,
+            weight_path=path,
+            hidden_paths=tuple(dict.fromkeys(p for g, _ in lost for p in g.hidden_paths)),
+            source=eqn.source,
+        )
+        for path in dict.fromkeys(spec.path for spec, _ in owners)
+    ]
 
 
 def _promise(relation: HiddenParamOpRelation) -> str:
@@ -189,15 +259,18 @@ def _promise(relation: HiddenParamOpRelation) -> str:
     )
     if cuts:
         lost.append(f'the recurrence through {", ".join(cuts)} is not followed')
+    beyond = 'what it did to other groups in earlier steps is dropped'
     if any(g.feeds for g in relation.hidden_groups):
-        lost.append('what it did to other groups in earlier steps is dropped')
+        lost.append(beyond)
+    if lost == [beyond]:
+        return f'its trace is exact within the layer; {beyond}'
     return 'its trace is approximate; ' + '; '.join(lost or ['some ways are not followed'])
 
 
-def _included(relation: HiddenParamOpRelation, lost: Sequence) -> list[CompilationRecord]:
+def _included(relation: HiddenParamOpRelation) -> list[CompilationRecord]:
     paths = tuple(p for g in relation.hidden_groups for p in g.hidden_paths)
     states = ', '.join(map(path_key, paths))
-    records = [
+    return [
         record(
             DiagnosticKind.RELATION_INCLUDED,
             f'{relation.key} drives {states}: {_promise(relation)}',
@@ -208,6 +281,10 @@ def _included(relation: HiddenParamOpRelation, lost: Sequence) -> list[Compilati
         )
         for path in relation.trainable_paths
     ]
+
+
+def _partial(relation: HiddenParamOpRelation, lost: Sequence) -> list[CompilationRecord]:
+    records: list[CompilationRecord] = []
     seen = set()
     for group, cut in lost:
         if (group.index, cut.primitive, cut.source) in seen:

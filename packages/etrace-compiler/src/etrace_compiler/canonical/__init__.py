@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from etrace_compiler import _jax
 from etrace_compiler.canonical.constants import fold_constants
-from etrace_compiler.canonical.control_flow import ControlFlowPolicy, check_control_flow
+from etrace_compiler.canonical.control_flow import (
+    ControlFlowPolicy,
+    ControlFlowRewriter,
+    check_control_flow,
+)
 from etrace_compiler.canonical.markers import drop_dead_equations, parameter_only, sink_markers
 from etrace_compiler.diagnostics import CompilationRecord
-from etrace_compiler.flatten import flatten_jaxpr
+from etrace_compiler.flatten import Depends, Flattener
 from etrace_compiler.program import Program
 
 __all__ = ['ControlFlowPolicy', 'canonicalise', 'parameter_only']
@@ -35,10 +40,19 @@ def canonicalise(
     Returns:
         The flat program, and the records of what was decided on the way.
     """
-    program = fold_constants(flatten_jaxpr(closed_jaxpr, library_paths))
-    inputs = {program.inputs[i] for i in parameters}
-    hidden = program.downstream(program.inputs[i] for i in hidden_inputs)
-    fixed = parameter_only(program, inputs)
-    records = check_control_flow(program, inputs, fixed, hidden, policy)
-    program = drop_dead_equations(sink_markers(program, inputs, set(hidden_outputs)))
-    return program, records
+    rewriter = ControlFlowRewriter(policy)
+    flat = Flattener(rewriter, library_paths)
+    jaxpr, _ = _jax.open_jaxpr(closed_jaxpr)
+    kinds = dict.fromkeys(parameters, Depends.PARAMETER)
+    kinds |= dict.fromkeys(hidden_inputs, Depends.HIDDEN)
+    inputs = tuple(flat.input(v, kinds.get(i, Depends.DATA)) for i, v in enumerate(jaxpr.invars))
+    outputs = flat.splice(closed_jaxpr, inputs)
+    program = fold_constants(
+        Program(inputs, outputs, flat.equations, policy.fixpoint_iteration_limit)
+    )
+    weights = {inputs[i] for i in parameters}
+    hidden = program.downstream(inputs[i] for i in hidden_inputs)
+    fixed = parameter_only(program, weights)
+    records = check_control_flow(program, weights, fixed, hidden, policy)
+    program = drop_dead_equations(sink_markers(program, weights, set(hidden_outputs)))
+    return program, (*rewriter.records, *records)

@@ -1,11 +1,12 @@
 """Evaluate index arithmetic on constants, so that a gather with fixed indices is a permutation."""
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 
-from etrace_compiler.program import Const, Equation, Program, apply_equation
+from etrace_compiler.program import Const, Equation, Program, Structure, apply_equation
 
 __all__ = ['fold_constants']
 
@@ -19,7 +20,7 @@ def fold_constants(program: Program) -> Program:
     equations = []
     for eqn in program.equations:
         inputs = tuple(known.get(v, v) for v in eqn.inputs)
-        eqn = Equation(eqn.primitive, eqn.params, inputs, eqn.outputs, eqn.source)
+        eqn = replace(eqn, inputs=inputs)
         if _is_index_arithmetic(eqn):
             with jax.ensure_compile_time_eval():
                 values = apply_equation(eqn, [v.value for v in inputs])
@@ -27,11 +28,11 @@ def fold_constants(program: Program) -> Program:
         else:
             equations.append(eqn)
     outputs = tuple(known.get(v, v) for v in program.outputs)
-    return Program(program.inputs, outputs, tuple(equations))
+    return replace(program, outputs=outputs, equations=tuple(equations))
 
 
 def _is_index_arithmetic(eqn: Equation) -> bool:
-    if not eqn.inputs and eqn.name != 'iota':
+    if isinstance(eqn.primitive, Structure) or (not eqn.inputs and eqn.name != 'iota'):
         return False
     return all(isinstance(v, Const) for v in eqn.inputs) and all(
         (jnp.issubdtype(v.dtype, jnp.integer) or v.dtype == jnp.bool_)

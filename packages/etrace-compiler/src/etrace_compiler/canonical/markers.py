@@ -6,6 +6,7 @@ that is still a function of parameters, so it belongs to the weight's chain, and
 with the trace that hangs on it, belongs where the result has the shape of the positions.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,20 +14,15 @@ import jax
 from etrace_compiler._jax import SourceLine
 from etrace_compiler.ops import element_wise_op, operator_of
 from etrace_compiler.primitives import ELEMENTWISE
-from etrace_compiler.program import Atom, Equation, Program, Var
+from etrace_compiler.program import Atom, Equation, Loop, Program, Var
 
 __all__ = ['drop_dead_equations', 'parameter_only', 'sink_markers']
 
 
 def parameter_only(program: Program, parameters: set[Var]) -> set[Var]:
     """Return the variables that depend on at least one parameter and on no other input."""
-    found = set(parameters)
     data = program.downstream(v for v in program.inputs if v not in parameters)
-    for eqn in program.equations:
-        operands = [v for v in eqn.inputs if isinstance(v, Var)]
-        if any(v in found for v in operands) and not any(v in data for v in operands):
-            found.update(eqn.outputs)
-    return found
+    return program.downstream(parameters) - data
 
 
 def sink_markers(program: Program, parameters: set[Var], hidden_outputs: set[int]) -> Program:
@@ -37,25 +33,39 @@ def sink_markers(program: Program, parameters: set[Var], hidden_outputs: set[int
         parameters: Its input variables that are parameters.
         hidden_outputs: Positions, among the outputs, of new hidden states.
     """
-    sinker = _Sinker(parameter_only(program, parameters))
+    sinker = _Sinker(program, parameter_only(program, parameters))
     for eqn in program.equations:
         sinker.visit(eqn)
+    sinker.leave_loops()
     outputs = [sinker.resolve(v) for v in program.outputs]
     for i in hidden_outputs:
         outputs[i] = sinker.mark(outputs[i], outputs[i].shape)
-    return Program(program.inputs, tuple(outputs), tuple(sinker.equations))
+    return replace(program, outputs=tuple(outputs), equations=sinker.equations)
 
 
 class _Sinker:
     """Take marks off where they stand, and place them where marked parameters meet data."""
 
-    def __init__(self, fixed: set[Var]):
-        self.equations: list[Equation] = []
+    def __init__(self, program: Program, fixed: set[Var]):
+        self._program = program
+        self._equations: list[Equation] = []
+        #: Where each loop begins among the equations, and what is placed before it.
+        self._begins: dict[Loop, int] = {}
+        self._before: dict[int, list[Equation]] = {}
+        self._loops: tuple[Loop, ...] = ()
         self._fixed = fixed
         self._alias: dict[Any, Atom] = {}
         #: Marked variables, and the user's line that marked them.
         self._marked: dict[Any, SourceLine | None] = {}
         self._placed: dict[tuple[Atom, tuple[int, ...]], Var] = {}
+
+    @property
+    def equations(self) -> tuple[Equation, ...]:
+        """The equations with their new marks."""
+        return tuple(
+            e for i, eqn in enumerate([*self._equations, None])
+            for e in (*self._before.get(i, ()), eqn) if e is not None
+        )  # fmt: skip
 
     def resolve(self, v: Atom) -> Atom:
         """Return the variable that stands for one whose mark was taken off."""
@@ -63,6 +73,9 @@ class _Sinker:
 
     def visit(self, eqn: Equation) -> None:
         """Copy one equation, with the marks that it needs."""
+        self._loops = eqn.loops
+        for loop in eqn.loops:
+            self._begins.setdefault(loop, len(self._equations))
         inputs = tuple(self.resolve(v) for v in eqn.inputs)
         operator = operator_of(eqn.primitive)
         if not self._fixed.isdisjoint(eqn.outputs):
@@ -80,29 +93,37 @@ class _Sinker:
         else:
             # the weight of an operator needs no second mark
             inputs = (*(self.mark(v, v.shape) for v in inputs[:-1]), inputs[-1])
-        self.equations.append(Equation(eqn.primitive, eqn.params, inputs, eqn.outputs, eqn.source))
+        self._equations.append(replace(eqn, inputs=inputs))
+
+    def leave_loops(self) -> None:
+        """Place the marks that follow after all loops."""
+        self._loops = ()
 
     def mark(self, v: Atom, shape: tuple[int, ...]) -> Atom:
         """Return the marked form of a variable in a shape; itself if it carries no mark."""
         if v not in self._marked:
             return v
         if (v, shape) not in self._placed:
-            source = self._marked[v]
-            operand = v if v.shape == shape else self._broadcast(v, shape)
+            operand = v
+            if v.shape != shape:
+                operand = Var(shape, v.dtype)
+                dims = tuple(range(len(v.shape)))
+                params = {'shape': shape, 'broadcast_dimensions': dims, 'sharding': None}
+                self._place(v, jax.lax.broadcast_in_dim_p, params, v, operand)
             out = self._placed[v, shape] = Var(shape, v.dtype)
-            self.equations.append(
-                Equation(element_wise_op.primitive, {}, (operand,), (out,), source)
-            )
+            self._place(v, element_wise_op.primitive, {}, operand, out)
         return self._placed[v, shape]
 
-    def _broadcast(self, v: Atom, shape: tuple[int, ...]) -> Var:
-        out = Var(shape, v.dtype)
-        dims = tuple(range(len(v.shape)))
-        params = {'shape': shape, 'broadcast_dimensions': dims, 'sharding': None}
-        self.equations.append(
-            Equation(jax.lax.broadcast_in_dim_p, params, (v,), (out,), self._marked[v])
-        )
-        return out
+    def _place(self, owner: Atom, primitive: Any, params: dict, operand: Atom, out: Var) -> None:
+        """Place an equation here, before the loops in which the marked variable is constant."""
+        own = self._program.loops_of(owner)
+        loop = own[-1] if own else None
+        equation = Equation(primitive, params, (operand,), (out,), self._marked[owner], loop)
+        constant_in = self._loops[len(own) :]
+        if constant_in:
+            self._before.setdefault(self._begins[constant_in[0]], []).append(equation)
+        else:
+            self._equations.append(equation)
 
 
 def _meeting_shape(eqn: Equation, v: Atom) -> tuple[int, ...]:
@@ -115,4 +136,4 @@ def drop_dead_equations(program: Program) -> Program:
     effects = [v for e in program.equations if not e.outputs for v in e.inputs]
     alive = program.upstream([*program.outputs, *effects])
     kept = tuple(e for i, e in enumerate(program.equations) if i in alive or not e.outputs)
-    return Program(program.inputs, program.outputs, kept)
+    return replace(program, equations=kept)

@@ -1,0 +1,180 @@
+"""`memory_plan`: what learners would cost on a model, before anything runs."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import brainstate
+
+from etrace_algorithms._compile import make_learner
+from etrace_algorithms.abstract import compile_abstract
+from etrace_algorithms.learner import ETraceAlgorithm
+from etrace_algorithms.memory import (
+    LearnerCost,
+    MemoryPlan,
+    assemble_plan,
+    measure_trace,
+    parse_bytes,
+    step_linearisation,
+)
+from etrace_algorithms.plugins import get_learner
+from etrace_algorithms.plugins import learners as installed_learners
+from etrace_algorithms.plugins.lookup import discovered
+from etrace_algorithms.rule import LearningRule
+from etrace_algorithms.vjp import ETraceVjpAlgorithm
+from etrace_compiler import ETraceGraph, Linearisation, get_single_step_data
+from etrace_compiler.errors import explain_error
+
+__all__ = ['LearnerCost', 'MemoryPlan', 'memory_plan']
+
+#: Options that a learner insists on and that do not change the size of its trace.
+_ANY_VALUE = {'decay_or_rank': 0.9}
+
+
+def memory_plan(
+    subject: brainstate.nn.Module | ETraceGraph,
+    *example_inputs: Any,
+    learners: Any = ('d_rtrl', 'pp_prop', 'immediate'),
+    batch_size: int | None = None,
+    trace_dtype: Any = None,
+    budget: int | str | None = None,
+) -> MemoryPlan:
+    """Say what learners would cost on a model, without running it or giving memory to a trace.
+
+    Bytes are those of the arrays that each rule makes for the compiled graph, multiplications
+    those of its own update, both from shapes alone. To compile, the model's step and its
+    `init_state` are traced; an `init_state` that cannot be traced is run. The model is left as
+    it was. The compiler itself needs a few integers per element of states and marked results.
+
+    Args:
+        subject: A model; a compiled graph; or a learner, whose graph is taken unless inputs
+            are given.
+        *example_inputs: Arguments of one step, arrays or `jax.ShapeDtypeStruct`.
+        learners: Names, learner classes and rules; or a mapping from names to options; `None`
+            for all that are installed.
+        batch_size: Compile the model with states of this batch size, which has to be that of
+            the inputs. By default states are taken as they are. For a learner that runs by vmap,
+            the number of samples.
+        trace_dtype: Dtype of the traces, for rules that have this choice.
+        budget: Bytes that may be used, a number or text such as `'512 MB'`.
+
+    Returns:
+        The plan: data, and a table by `print`.
+
+    Raises:
+        ValueError: If a graph, or a learner without inputs, is asked for another batch size, or
+            the budget cannot be read.
+        TypeError: If `subject` is none of the above.
+        UnknownLearnerError: If no learner has a name; the message has the nearest match.
+        CompilationError: If the model cannot be compiled.
+
+    Example:
+        >>> import etrace_nn, jax, jax.numpy as jnp
+        >>> x = jax.ShapeDtypeStruct((64, 100), jnp.float32)
+        >>> plan = memory_plan(etrace_nn.GRUCell(100, 256), x, batch_size=64, budget='100 MB')
+        >>> plan['d_rtrl'].trace_bytes, plan['pp_prop'].trace_bytes
+        (70189056, 772100)
+        >>> plan.best
+        'd_rtrl'
+    """
+    limit = None if budget is None else parse_bytes(budget)
+    graph, copies = _graph_of(subject, example_inputs, batch_size)
+    # a rule is asked for shapes alone, so without a model any other will do to make its learner
+    model = subject.model if isinstance(subject, ETraceAlgorithm) else subject
+    model = brainstate.nn.Module() if isinstance(model, ETraceGraph) else model
+    lin = step_linearisation(graph)
+    costs, skipped = [], {}
+    for name, algorithm, options in _requests(learners):
+        try:
+            rule, exactness = _rule_of(model, algorithm, options, trace_dtype)
+            costs.append(_measure(name, exactness, rule, lin, copies))
+        except _OwnTrace as error:
+            skipped[name] = str(error)
+        except Exception as error:
+            if learners is not None:
+                raise
+            skipped[name] = f'{type(error).__name__}: {error}'
+    return assemble_plan(graph, costs, copies, limit, skipped)
+
+
+class _OwnTrace(Exception):
+    """A learner makes its trace itself, so that only the learner can be asked."""
+
+
+def _graph_of(
+    subject: Any, inputs: tuple[Any, ...], batch_size: int | None
+) -> tuple[ETraceGraph, int | None]:
+    """Return the graph to plan for, and the number of samples that vmap adds to it."""
+    inputs = get_single_step_data(*inputs)
+    is_learner = isinstance(subject, ETraceAlgorithm)
+    if is_learner and inputs:
+        policy = subject.executor.control_flow
+        graph = compile_abstract(subject.model, *inputs, batch_size=batch_size, control_flow=policy)
+        return graph, None
+    if is_learner and subject.batch_axis_size is not None:
+        return subject.graph, batch_size or subject.batch_axis_size
+    if is_learner or isinstance(subject, ETraceGraph):
+        if inputs or batch_size is not None:
+            raise ValueError(
+                explain_error(
+                    'memory_plan',
+                    'cannot change a compiled graph',
+                    got=f'batch_size={batch_size!r} and {len(inputs)} inputs',
+                    expected='neither, for a graph; both or neither, for a learner',
+                    fix='Pass the model and inputs of that batch size.',
+                    code='ETA502',
+                )
+            )
+        return (subject.graph if is_learner else subject), None
+    return compile_abstract(subject, *inputs, batch_size=batch_size), None
+
+
+def _requests(learners: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield the name, the algorithm and the options of everything asked for."""
+    if learners is None:
+        for spec in installed_learners():
+            name = discovered().registry.name_of(spec)  # where two claim one name
+            yield name, name, {}
+    elif isinstance(learners, Mapping):
+        for name, options in learners.items():
+            yield name, name, dict(options)
+    else:
+        items = [learners] if isinstance(learners, (str, LearningRule, type)) else list(learners)
+        yield from zip(_names(items), items, ({} for _ in items), strict=True)
+
+
+def _names(items: Iterable[Any]) -> Iterator[str]:
+    """Yield names that differ: a second rule of one kind is the kind with a number."""
+    seen: dict[str, int] = {}
+    for item in items:
+        name = item if isinstance(item, str) else getattr(item, '__name__', type(item).__name__)
+        seen[name] = seen.get(name, 0) + 1
+        yield name if seen[name] == 1 else f'{name} {seen[name]}'
+
+
+def _rule_of(
+    model: Any, algorithm: Any, options: dict[str, Any], trace_dtype: Any
+) -> tuple[LearningRule, str]:
+    """Return the rule that a learner would run, and what it promises."""
+    spec = get_learner(algorithm) if isinstance(algorithm, str) else None
+    factory = spec.load() if spec else algorithm
+    # not the class itself: the metaclass of modules hides the arguments of `__init__`
+    made_by = factory.__init__ if isinstance(factory, type) else factory
+    accepted = inspect.signature(made_by).parameters if callable(made_by) else {}
+    options = {**{k: v for k, v in _ANY_VALUE.items() if k in accepted}, **options}
+    learner = make_learner(model, algorithm, options)
+    own = ('init_etrace_state', '_update_etrace_data', '_get_etrace_data')
+    if any(getattr(type(learner), name) is not getattr(ETraceVjpAlgorithm, name) for name in own):
+        raise _OwnTrace('it makes its own trace; compile it and ask learner.memory_plan()')
+    rule = learner.rule
+    if trace_dtype is not None and 'trace_dtype' in {f.name for f in dataclasses.fields(rule)}:
+        rule = dataclasses.replace(rule, trace_dtype=trace_dtype)
+    return rule, spec.exactness if spec else str(rule.exactness)
+
+
+def _measure(
+    name: str, exactness: str, rule: LearningRule, lin: Linearisation, copies: int | None
+) -> LearnerCost:
+    trace = brainstate.transform.eval_shape(lambda: rule.init(lin.graph))
+    return measure_trace(name, exactness, trace, rule.update, lin, copies)
