@@ -196,13 +196,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run every script in `benchmarks/`, or those named after `--`."""
-    scripts = session.posargs or sorted(glob.glob('benchmarks/[!_]*.py'))
-    if not scripts:
-        session.skip('no scripts in benchmarks/')
+    """Run every script in `benchmarks/`, or the one after `--` with its arguments."""
     install(session, 'bench')
-    for script in scripts:
-        session.run('python', script, env=ENV)
+    scripts = [[script] for script in sorted(glob.glob('benchmarks/[!_]*.py'))]
+    for command in [session.posargs] if session.posargs else scripts:
+        session.run('python', *command, env=ENV)
 
 
 @nox.session(venv_backend='none')

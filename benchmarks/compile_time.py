@@ -14,15 +14,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from _peer import HOME, OTHER, ROOT, other_python, run_json
+
 WORKER = ROOT / 'benchmarks/_compile_worker.py'
-OTHER = 'braintrace==0.2.6'
 COMPARED = [
     *(f'{kind}-{depth}' for kind in ('rnn', 'gru', 'lstm') for depth in (1, 2, 4, 8, 16)),
     *(f'lif-{depth}' for depth in (1, 2, 4)),
@@ -31,42 +29,6 @@ DEEP = ('gru-8', 'gru-16', 'gru-32', 'gru-64')
 BARS = {'gru-64': 2.0, 'image': 2.0}
 
 Times = dict[str, list[float]]
-
-
-def other_python(home: Path) -> str | None:
-    """Return the Python of an environment that has `braintrace`, made now if there is none."""
-    python = home / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
-    if not is_installed(python):
-        print(f'installing {OTHER} into {home}', flush=True)
-        venv.create(home, clear=True, with_pip=True, symlinks=os.name != 'nt')
-        # the same jax and brainstate as ours: what differs is the compiler
-        constraints = ['-c', str(ROOT / 'constraints.txt')]
-        pip = [str(python), '-m', 'pip', 'install', '-qq', *constraints, OTHER]
-        subprocess.run(pip, check=False)
-    return str(python) if is_installed(python) else None
-
-
-def is_installed(python: Path) -> bool:
-    """Whether a Python is there and can import the other implementation."""
-    if not python.exists():
-        return False
-    run = [str(python), '-c', 'import braintrace']
-    return not subprocess.run(run, env=clean_environment(), capture_output=True).returncode
-
-
-def clean_environment() -> dict[str, str]:
-    """Return an environment in which a Python sees its own packages alone."""
-    return {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | {'JAX_PLATFORMS': 'cpu'}
-
-
-def run_worker(name: str, python: str, sizes: dict[str, int], cases: list[str]) -> Times:
-    """Time some cases in a new process."""
-    env = clean_environment() if name == 'braintrace' else {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-    command = [python, str(WORKER), name, json.dumps(sizes), *cases]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f'{name} failed:\n{done.stderr}')
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(
@@ -78,7 +40,8 @@ def measure(
         # who goes first changes, or a machine that slows down would favour one
         names = list(pythons) if turn % 2 == 0 else list(reversed(pythons))
         for name in names:
-            for case, times in run_worker(name, pythons[name], sizes, cases).items():
+            times_of = run_json(name, pythons[name], WORKER, name, json.dumps(sizes), *cases)
+            for case, times in times_of.items():
                 found[name]['first'].setdefault(case, []).append(times[0])
                 found[name]['again'].setdefault(case, []).extend(times[1:])
     return found
@@ -133,8 +96,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--cases', nargs='+', default=COMPARED, help='cases to compare')
     parser.add_argument('--no-comparison', action='store_true', help='time ours alone')
-    home = ROOT / f'.nox/braintrace-{sys.version_info.major}.{sys.version_info.minor}'
-    parser.add_argument('--environment', type=Path, default=home, help='where braintrace lives')
+    parser.add_argument('--environment', type=Path, default=HOME, help='where braintrace lives')
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks/results/compile_time.json')
     args = parser.parse_args()
 

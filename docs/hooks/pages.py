@@ -5,6 +5,7 @@ A page takes its place in its folder by `order` in its front matter, then by nam
 
 from pathlib import Path
 
+import benchmark_page
 from code_pages import add_code_pages, table_of_codes
 from mkdocs.structure.files import File
 from mkdocs.utils.meta import get_data
@@ -60,6 +61,7 @@ def on_files(files, config):
         {'Diagnostics, one by one': add_code_pages(files, config)},
         *(api_pages(files, config, package) for package in packages),
     ]
+    benchmark_page.add_plot(files, config)
     config.nav = [
         {'Home': 'index.md'},
         *({title: pages} for title, pages in nav.items() if pages),
@@ -71,4 +73,6 @@ def on_page_markdown(markdown, page, **kwargs):
     """Run by mkdocs for every page, before it is rendered."""
     if page.file.src_uri == 'reference/diagnostics.md':
         return markdown.replace('<!-- codes -->', table_of_codes())
+    if page.file.src_uri == benchmark_page.PAGE:
+        return benchmark_page.fill(markdown)
     return markdown

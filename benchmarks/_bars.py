@@ -1,0 +1,126 @@
+"""The bars: ratios that the engines have to keep below a limit, each with how it is found."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from _models import Case
+from _suite import BASE, RESIDENT_STEPS
+
+Results = dict[str, Any]
+Figure = Callable[[Results], float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A ratio that must not exceed a limit; `value` finds it, or nothing if it was not measured."""
+
+    label: str
+    limit: float
+    value: Figure
+    where: str = ''
+
+
+def short(label: str) -> str:
+    """Name a contender in a table: ours without the name of the family."""
+    return label.removeprefix('etrace ')
+
+
+def contenders_of(results: Results, case: Case) -> dict[str, Any]:
+    """Return the figures of all contenders of a case."""
+    wanted = dataclasses.asdict(case)
+    return next((c['contenders'] for c in results['cases'] if c['case'] == wanted), {})
+
+
+def step_seconds(results: Results, case: Case, label: str) -> float | None:
+    """Return the seconds of one step: the least of all rounds, which others disturbed least."""
+    figures = contenders_of(results, case).get(label, {})
+    return None if 'failed' in figures or not figures.get('step_s') else min(figures['step_s'])
+
+
+def time_bar(limit: float, top: str, *bottom: str, **sizes: Any) -> Bar:
+    """Compare the time of a step with the sum of others."""
+    case = dataclasses.replace(BASE, **sizes)
+    name = ' + '.join(map(short, bottom))
+    label = f'time {short(top)} / {f"({name})" if len(bottom) > 1 else name}'
+
+    def value(results: Results) -> float | None:
+        return quotient(*(step_seconds(results, case, part) for part in (top, *bottom)))
+
+    return Bar(label, limit, value, case.label)
+
+
+def memory_bar(limit: float, top: str, bottom: str, steps: int) -> Bar:
+    """Compare what XLA accounts: arguments, results and temporary memory, what is shared once."""
+
+    def value(results: Results) -> float | None:
+        found = results['accounted'].get(str(steps), {})
+        return quotient(*(found.get(x, {}).get('bytes', {}).get('peak') for x in (top, bottom)))
+
+    where = dataclasses.replace(BASE, steps=steps).label
+    return Bar(f'memory {top} / {bottom}', limit, value, where)
+
+
+def resident_bar(limit: float, name: str) -> Bar:
+    """Compare the resident memory of a long sequence with that of a short one."""
+    short_run, long_run = RESIDENT_STEPS
+
+    def value(results: Results) -> float | None:
+        found = results['resident'].get(name, {})
+        return quotient(found.get(str(long_run)), found.get(str(short_run)))
+
+    return Bar(f'resident memory {name}, T={long_run} / T={short_run}', limit, value)
+
+
+def effort_bar(limit: float, what: str, section: str, name: str, *parts: str) -> Bar:
+    """Compare processor times in new processes: medians over rounds of a sum of parts."""
+
+    def value(results: Results) -> float | None:
+        found = results[section].get(name, {})
+        if not {'etrace', 'braintrace'} <= set(found):
+            return None
+        sums = [
+            sum(statistics.median(found[f][p]) for p in parts) for f in ('etrace', 'braintrace')
+        ]
+        return quotient(*sums)
+
+    return Bar(f'{what} {name} / braintrace {name}', limit, value, BASE.label)
+
+
+def quotient(top: float | None, *bottom: float | None) -> float | None:
+    """Divide a figure by the sum of others, if all of them are there."""
+    known = [part for part in bottom if part is not None]
+    return top / sum(known) if top is not None and len(known) == len(bottom) else None
+
+
+BARS = [
+    time_bar(1 / 15, 'etrace d_rtrl/1', 'braintrace d_rtrl/1'),
+    time_bar(1 / 50, 'etrace d_rtrl/32', 'braintrace d_rtrl/1'),
+    time_bar(1 / 3, 'etrace d_rtrl/32', 'braintrace d_rtrl/32'),
+    time_bar(1.5, 'etrace d_rtrl/1', 'etrace copy', 'etrace immediate/1'),
+    *(time_bar(0.65, 'etrace d_rtrl/T', 'etrace bptt', batch=batch) for batch in (1, 16)),
+    time_bar(0.9, 'etrace d_rtrl/T', 'etrace bptt', hidden=512),
+    *(
+        time_bar(0.8, 'etrace d_rtrl/32', 'etrace bptt', batch=batch, steps=steps)
+        for steps in (64, 512)
+        for batch in (1, 16)
+    ),
+    time_bar(1.5, 'etrace d_rtrl/32', 'etrace bptt', hidden=512),
+    time_bar(0.9, 'etrace pp_prop/32', 'etrace bptt'),
+    time_bar(0.7, 'etrace pp_prop/32', 'braintrace pp_prop/1'),
+    time_bar(0.4, 'etrace pp_prop/32', 'braintrace pp_prop/1', batch=1),
+    memory_bar(1 / 2, 'd_rtrl/32', 'bptt', steps=512),
+    memory_bar(1 / 20, 'd_rtrl/32', 'bptt', steps=8192),
+    memory_bar(1 / 2, 'pp_prop/32', 'bptt checkpointed', steps=8192),
+    *(
+        resident_bar(1.05, f'{rule}/{window}')
+        for rule in ('d_rtrl', 'pp_prop')
+        for window in (1, 32)
+    ),
+    effort_bar(1.0, 'graph,', 'graph', 'gru', 'graph_s'),
+    *(
+        effort_bar(1.0, 'first call,', 'first_call', name, 'trace_s', 'xla_s')
+        for name in ('d_rtrl/1', 'd_rtrl/32', 'pp_prop/1')
+    ),
+]

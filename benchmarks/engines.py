@@ -1,0 +1,106 @@
+"""Time and memory of the engines against `braintrace`, backpropagation and the bandwidth bound.
+
+Both implementations run in processes of their own, one run at a time, in turn, so that what else
+the machine does falls on all alike. What carries over to other machines are ratios: of the least
+times of all rounds, of the bytes that XLA accounts for a compiled program, of the processor times
+of first calls. The report has ratios alone; the times behind them are in the JSON.
+
+`python benchmarks/engines.py --help`.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from _bars import Results
+from _measure import account, first_calls, graphs, measure_case, processes, resident
+from _peer import HOME, OTHER, ROOT, other_python
+from _plots import draw
+from _suite import ACCOUNTED, ACCOUNTED_STEPS, BASE, FIRST_CALLS, RESIDENT, full, quick, smoke
+from _tables import bars, control, report, winners
+
+
+def measure(pythons: dict[str, str], suite: str, rounds: int) -> Results:
+    """Measure everything."""
+    plan = {'quick': quick, 'full': full, 'smoke': smoke}[suite]()
+    results: Results = {'suite': suite, 'rounds': rounds, 'with': OTHER, 'cases': []}
+    with processes(pythons) as workers:
+        hello = workers['etrace'].ask('hello')
+        machine = {**hello, 'cores': os.cpu_count(), 'load_before': os.getloadavg()}
+        for number, (case, contenders) in enumerate(plan):
+            print(f'{number + 1}/{len(plan)} {case.label}', flush=True)
+            found = measure_case(workers, case, contenders, rounds)
+            results['cases'].append({'case': dataclasses.asdict(case), 'contenders': found})
+        print('memory, first calls', flush=True)
+        results['accounted'] = {} if suite == 'smoke' else accounts(workers['etrace'])
+    results['resident'] = {}
+    results['first_call'] = {}
+    results['graph'] = {}
+    if suite != 'smoke':
+        results['resident'] = {name: resident(pythons['etrace'], name) for name in RESIDENT}
+        rounds = max(rounds // 2, 1)
+        results['first_call'] = {n: first_calls(pythons, BASE, n, rounds) for n in FIRST_CALLS}
+        results['graph'] = {'gru': graphs(pythons, BASE, rounds)}
+    results['machine'] = {**machine, 'load_after': os.getloadavg()}
+    return results
+
+
+def accounts(worker: Any) -> dict[str, Any]:
+    """Ask for the memory of sequences of different lengths."""
+    cases = {steps: dataclasses.replace(BASE, steps=steps) for steps in ACCOUNTED_STEPS}
+    return {str(steps): account(worker, case, ACCOUNTED) for steps, case in cases.items()}
+
+
+def main() -> None:
+    """Measure, print the tables, and write everything down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    suites = parser.add_mutually_exclusive_group()
+    for suite, text in SUITES.items():
+        suites.add_argument(
+            f'--{suite}', dest='suite', action='store_const', const=suite, help=text
+        )
+    parser.set_defaults(suite='quick')
+    parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--no-comparison', action='store_true', help='time ours alone')
+    parser.add_argument('--environment', type=Path, default=HOME, help='where braintrace lives')
+    parser.add_argument('--report', type=Path, help='write the report from these results again')
+    parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks/results')
+    args = parser.parse_args()
+
+    if args.report:
+        results = json.loads(args.report.read_text())
+    else:
+        pythons = {'etrace': sys.executable}
+        other = None if args.no_comparison else other_python(args.environment)
+        if other is not None:
+            pythons['braintrace'] = other
+        elif not args.no_comparison:
+            print(f'{OTHER} could not be installed: no comparison')
+        results = measure(pythons, args.suite, args.rounds)
+        # as by a reader of the file: keys are text there
+        results = json.loads(json.dumps(results))
+    print('', bars(results), control(results), winners(results), sep='\n\n')
+    write(results, args.out)
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write results, report and plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'engines.json').write_text(json.dumps(results, indent=1) + '\n')
+    (folder / 'engines.md').write_text(report(results))
+    draw(results, folder / 'engines.svg')
+    print(f'\nwritten to {folder}')
+
+
+SUITES = {
+    'quick': 'the base case, what the bars need, and one change of each size (the default)',
+    'full': 'every model at every size: hours',
+    'smoke': 'one tiny case, to see that everything runs',
+}
+
+if __name__ == '__main__':
+    main()

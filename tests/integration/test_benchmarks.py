@@ -1,0 +1,95 @@
+"""The benchmarks run, judge what they measured, and the tables in the repository are theirs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
+RESULTS = BENCHMARKS / 'results'
+
+
+@pytest.fixture(scope='module')
+def tables():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import _tables
+
+        yield _tables
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def run(script, *args):
+    command = [sys.executable, str(BENCHMARKS / script), *args]
+    return subprocess.run(command, capture_output=True, text=True, encoding='utf-8')
+
+
+def test_smoke(tmp_path):
+    done = run('engines.py', '--smoke', '--rounds', '2', '--no-comparison', '--out', str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / 'engines.json').read_text())['cases']
+    found = entry['contenders']
+    assert {'etrace bptt', 'etrace copy', 'etrace d_rtrl/1', 'etrace pp_prop/T'} <= set(found)
+    for label, figures in found.items():
+        assert 'failed' not in figures, (label, figures)
+        assert len(figures['step_s']) == 2
+        assert min(figures['step_s']) > 0
+        assert figures['bytes']['peak'] > 0
+    check_gradients(found)
+    assert (tmp_path / 'engines.svg').read_text().startswith('<?xml')
+    assert '## gru B=2 N=8 T=6' in (tmp_path / 'engines.md').read_text()
+
+
+def check_gradients(found):
+    """What is timed is the gradient that it claims to be."""
+    cosine = {label: figures.get('cosine') for label, figures in found.items()}
+    assert cosine['etrace bptt checkpointed'] == pytest.approx(1, abs=1e-6)
+    assert 0.8 < cosine['etrace d_rtrl/1'] < 1 - 1e-6  # the recurrence is not position-diagonal
+    assert cosine['etrace d_rtrl/2'] == pytest.approx(cosine['etrace d_rtrl/1'], abs=1e-6)
+    assert cosine['etrace pp_prop/T'] < cosine['etrace d_rtrl/1']
+
+
+def test_without_a_gpu_the_script_says_so():
+    done = run('gpu.py', '--rounds', '1')
+    if 'no GPU found' not in done.stdout:
+        pytest.skip('this machine has a GPU')
+    assert done.returncode == 0, done.stderr
+    assert '# No GPU: a smoke test' in done.stdout
+
+
+def made_up(**step_s):
+    """Results with these seconds per step in the base case."""
+    from _suite import BASE
+
+    contenders = {
+        label.replace('__', ' ').replace('_per_', '/'): {'step_s': times}
+        for label, times in step_s.items()
+    }
+    case = {**vars(BASE)}
+    empty = {'accounted': {}, 'resident': {}, 'graph': {}, 'first_call': {}}
+    return {'cases': [{'case': case, 'contenders': contenders}], **empty}
+
+
+@pytest.mark.parametrize(('seconds', 'said'), [(0.79, 'pass'), (0.81, '**miss**')])
+def test_bars_take_the_least_time_and_say_when_they_are_missed(tables, seconds, said):
+    results = made_up(etrace__d_rtrl_per_32=[9.0, seconds], etrace__bptt=[1.0, 5.0])
+    lines = [line for line in tables.bars(results).splitlines() if 'd_rtrl/32 / bptt' in line]
+    assert [line.split(' | ')[-1].rstrip(' |') for line in lines if 'B=16 N=256 T=64' in line] == [
+        said
+    ]
+    assert tables.judged(results)[2] == len(tables.BARS) - 1
+
+
+def test_a_bar_of_which_a_part_failed_is_not_kept(tables):
+    results = made_up(etrace__d_rtrl_per_32=[0.1], etrace__bptt=[1.0])
+    results['cases'][0]['contenders']['etrace bptt']['failed'] = 'out of memory'
+    assert tables.judged(results) == (0, 0, len(tables.BARS))
+
+
+def test_the_report_in_the_repository_is_that_of_its_figures(tables):
+    results = json.loads((RESULTS / 'engines.json').read_text())
+    assert tables.report(results) == (RESULTS / 'engines.md').read_text()
+    assert results['suite'] in ('quick', 'full')
