@@ -169,7 +169,7 @@ def test_control_a_chain_that_is_not_pulled_back_is_wrong(monkeypatch):
         return effective_weights(graph, {k: jnp.sqrt(v) if k == 'w' else v
                                          for k, v in params.items()})  # fmt: skip
 
-    monkeypatch.setattr('etrace_algorithms.vjp.effective_weights', flat)
+    monkeypatch.setattr('etrace_algorithms.credit.effective_weights', flat)
 
     class Positive(Squared):
         def __init__(self):

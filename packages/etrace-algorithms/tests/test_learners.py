@@ -405,12 +405,13 @@ def test_evolve_returns_outputs_only_when_asked():
     assert int(learner.running_index.value) == 6
 
 
-def test_memory_of_a_long_sequence_does_not_grow_with_its_length():
+@pytest.mark.parametrize('chunk', [1, 8, '8 kB'])
+def test_memory_of_a_long_sequence_does_not_grow_with_its_length(chunk):
     learner = ready(PlainRNN())
 
     def peak(steps):
         def run(xs):
-            return learner.etrace_grad(xs, step_fn=lambda x: loss(learner(x)))
+            return learner.etrace_grad(xs, step_fn=lambda x: loss(learner(x)), chunk_size=chunk)
 
         function = brainstate.transform.StatefulFunction(run).make_jaxpr(inputs(steps))
         states = tuple(s.value for s in function.get_states(inputs(steps)))
@@ -418,7 +419,7 @@ def test_memory_of_a_long_sequence_does_not_grow_with_its_length():
         compiled = jitted.lower(states, inputs(steps)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert peak(1024) < 1.5 * peak(16) + 3 * 1024 * 8
+    assert peak(1024) < 1.5 * peak(256) + 3 * 1024 * 8
 
 
 # ---------------------------------------------------------------- no recompilation

@@ -1,18 +1,34 @@
-"""Running an unbatched step by vmap: which states have a batch axis, and random keys."""
+"""Running an unbatched step by vmap: which values have a batch axis, and random keys."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from etrace_compiler import ModuleInfo
+from etrace_compiler import ETraceGraph, Linearisation, ModuleInfo
 
-__all__ = ['split_keys', 'state_axes']
+__all__ = ['inside_axes', 'linearisation_axes', 'map_batch', 'split_keys', 'state_axes']
 
 
 def state_axes(info: ModuleInfo) -> dict[str, int | None]:
     """Return the batch axis of every live state: parameters and random keys have none."""
     return {s.key: None if s.role == 'param' or s.holds_keys else 0 for s in info.states}
+
+
+def inside_axes(info: ModuleInfo) -> dict[str, int | None]:
+    """Return the batch axis of every state within a call, where every element has its own key."""
+    return {s.key: None if s.role == 'param' else 0 for s in info.states}
+
+
+def linearisation_axes(graph: ETraceGraph, axis: int = 0) -> Linearisation:
+    """Return where a stack of linearisations has its axis: parameters are not stacked."""
+    states = {s.key: None if s.role == 'param' else axis for s in graph.module_info.states}
+    return Linearisation(graph, axis, axis, axis, axis, axis, states)  # type: ignore[arg-type]
+
+
+def map_batch(size: int | None, function: Callable, in_axes: Any, out_axes: Any = 0) -> Callable:
+    """`jax.vmap` over a batch, or the function itself where there is none."""
+    return function if size is None else jax.vmap(function, in_axes, out_axes, axis_size=size)
 
 
 def split_keys(

@@ -43,7 +43,7 @@ def check_gradients(
             random projection, so that every element of every output matters.
         tolerance: Largest relative error that counts as rounding; by default the square root of
             the precision of what the model and the trace hold.
-        chunk_size: Steps per window of a `'multi-step'` learner; see `etrace_grad`.
+        chunk_size: Steps per window; see `etrace_grad`.
         file: Where to print the table; nowhere by default.
 
     Returns:

@@ -8,6 +8,8 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
+from etrace_algorithms.chunks import Budget, check_chunk, warn_of_steps
+from etrace_algorithms.windows import Unsuitable, WindowEngine
 from etrace_compiler import is_traced
 from etrace_compiler.errors import explain_error
 
@@ -19,7 +21,7 @@ def etrace_grad(
     *sequences: Any,
     step_fn: Callable[..., Any],
     mask: Any = None,
-    chunk_size: int | None = None,
+    chunk_size: int | str | None = None,
     weights: Any = None,
     reduction: Literal['mean', 'sum'] = 'mean',
     loss_output: Literal['per_step', 'masked', 'scalar'] = 'per_step',
@@ -38,9 +40,11 @@ def etrace_grad(
             with `has_aux` a pair `(loss, aux)`. It is traced once, as by `jit`: pass the same
             function again, not a new one, and nothing is compiled again.
         mask: Weights of the steps, `(T,)`, or of the elements of each step's loss, `(T, ...)`.
-        chunk_size: For a `'multi-step'` learner, the number of steps that ordinary automatic
-            differentiation runs over (1 by default; the last window may be shorter). For a
-            `'single-step'` learner it does not change the result.
+        chunk_size: Steps per window; the last window may be shorter. For a `'single-step'` learner
+            only time and memory depend on it: a window is solved at once, 1 is step by step, and
+            `'auto'`, the default, or a number of bytes such as `'64 MB'`, takes as many steps
+            as fit that budget. For a `'multi-step'` learner ordinary automatic differentiation
+            runs over the steps of a window (1 by default).
         weights: Parameters to differentiate: a pytree of states, all of the learner's by default.
         reduction: `'mean'` over all (masked) losses, or `'sum'`.
         loss_output: With `return_value`: losses as they are, multiplied by the mask, or reduced.
@@ -68,8 +72,7 @@ def etrace_grad(
     _check_option('loss_output', loss_output, ('per_step', 'masked', 'scalar'))
     steps = _length(sequences, mask)
     weights = learner.param_states if weights is None else weights
-    chunk_size = _check_chunk(chunk_size)
-    window = min(chunk_size or 1, steps) if learner.vjp_method == 'multi-step' else 1
+    window = check_chunk(chunk_size, learner.vjp_method)
     mask = jnp.ones((steps,)) if mask is None else jnp.asarray(mask)
 
     def run(sequences: tuple, mask: Any) -> Any:
@@ -108,9 +111,25 @@ def _masked_loss(step_fn: Callable, has_aux: bool) -> Callable:
 
 
 def _accumulate(
-    learner: Any, losses_of: Callable, weights: Any, data: Any, window: int
+    learner: Any, losses_of: Callable, weights: Any, data: Any, chunk: int | Budget
 ) -> tuple[Any, Any]:
     """Add up the gradients of steps, or of windows of steps, and stack the rest over time."""
+    steps = jax.tree.leaves(data)[0].shape[0]
+    if learner.vjp_method == 'single-step' and chunk != 1:
+        states, tree = jax.tree.flatten(weights, is_leaf=_is_state)
+        try:
+            engine = WindowEngine(learner, losses_of, jax.tree.map(lambda x: x[0], data), states)
+            budgeted = isinstance(chunk, Budget)
+            size = chunk.steps(engine.step_bytes, steps) if budgeted else min(chunk, steps)
+            if size > 1:
+                gradients, rest = engine.run(data, size)
+                return tree.unflatten(gradients), rest
+        except Unsuitable as reason:
+            if isinstance(chunk, int):
+                warn_of_steps(chunk, reason)
+        chunk = 1
+    assert isinstance(chunk, int)
+    window = min(chunk, steps)
 
     def window_loss(*slices: Any) -> Any:
         with learner.window():
@@ -136,7 +155,6 @@ def _accumulate(
     )
     if window == 1:
         return brainstate.transform.scan(body, zeros, data)
-    steps = jax.tree.leaves(data)[0].shape[0]
     whole = steps // window * window
     chunks = jax.tree.map(lambda x: x[:whole].reshape((-1, window, *x.shape[1:])), data)
     total, rest = brainstate.transform.scan(body, zeros, chunks)
@@ -151,7 +169,7 @@ def etrace_evolve(
     learner: Any,
     *sequences: Any,
     step_fn: Callable[..., Any] | None = None,
-    chunk_size: int | None = None,
+    chunk_size: int | str | None = None,
     return_outputs: bool = False,
 ) -> Any:
     """Advance states and traces over a sequence, without a gradient.
@@ -167,7 +185,7 @@ def etrace_evolve(
         ValueError: If the sequences disagree in length.
     """
     _length(sequences, None)
-    _check_chunk(chunk_size)
+    check_chunk(chunk_size, learner.vjp_method)
     step = learner if step_fn is None else step_fn
 
     def body(*slices: Any) -> Any:
@@ -247,18 +265,3 @@ def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
                 code='ETA107',
             )
         )
-
-
-def _check_chunk(chunk_size: int | None) -> int | None:
-    if chunk_size is None or (isinstance(chunk_size, int) and chunk_size >= 1):
-        return chunk_size
-    raise ValueError(
-        explain_error(
-            'chunk_size',
-            'is out of range',
-            got=repr(chunk_size),
-            expected='None, or an integer of at least 1',
-            fix='Leave it out.',
-            code='ETA108',
-        )
-    )

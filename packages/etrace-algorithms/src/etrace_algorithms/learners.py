@@ -54,9 +54,9 @@ class ParamDimVjpAlgorithm(RuleLearner):
         model: A module that does one time step.
         name: Name of the learner.
         vjp_method: `'single-step'` or `'multi-step'`.
-        fast_solve: Contract the new trace and take the current step off again; otherwise
-            contract the old trace with the signal pulled back over the step. The result is the
-            same to rounding.
+        fast_solve: Contract the new trace and take the current step off again, and solve windows
+            at once; otherwise contract the old trace with the signal pulled back over the step.
+            The result is the same to rounding.
         trace_dtype: Dtype in which traces are stored; that of the states by default.
         control_flow: What to do with loops and branches inside the step.
 
@@ -103,7 +103,8 @@ class IODimVjpAlgorithm(RuleLearner):
             `(n - 1) / (n + 1)`; a pair gives the two factors `(x, f)` their own.
         name: Name of the learner.
         vjp_method: `'single-step'` or `'multi-step'`.
-        fast_solve: Accepted for symmetry; the factored trace has one way to be solved.
+        fast_solve: Solve the factors and the step itself with one product, and windows at once;
+            otherwise literally. The result is the same to rounding.
         trace_dtype: Dtype in which the factors are stored; that of the states by default.
         control_flow: What to do with loops and branches inside the step.
         debias: Divide the smoothed side by the weight it holds so far, `1 - decay**n`.
@@ -129,7 +130,7 @@ class IODimVjpAlgorithm(RuleLearner):
     ):
         pair = isinstance(decay_or_rank, (tuple, list)) and len(decay_or_rank) == 2
         x, f = decay_or_rank if pair else (decay_or_rank, decay_or_rank)
-        rule = IODimTrace(as_decay(x), as_decay(f), debias, trace_dtype)
+        rule = IODimTrace(as_decay(x), as_decay(f), debias, trace_dtype, fast_solve)
         super().__init__(model, rule, name, vjp_method, control_flow)
 
 

@@ -9,21 +9,35 @@ every parameter. A rule supplies the history: the credit that crosses a step.
 """
 
 import abc
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from etrace_algorithms.algebra import outer_gradient
+from etrace_algorithms.algebra import product_gradient, pull_drive
 from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, gather_positions
 
-__all__ = ['Exactness', 'Gradients', 'LearningRule', 'LearningSignal', 'one_step_gradients']
+__all__ = [
+    'Direct',
+    'Exactness',
+    'Gradients',
+    'LearningRule',
+    'LearningSignal',
+    'one_step_gradients',
+    'pull_signal',
+    'scan_steps',
+    'window_by_steps',
+]
 
 #: Gradients with respect to effective weights, `(H, I, O)` by relation key.
 Gradients = Mapping[str, Any]
+
+#: Derivatives with respect to the results of operations, `(G, H, O)` by relation key.
+Direct = Mapping[str, Any]
 
 #: What a rule carries from step to step: any pytree of arrays.
 Trace = Any
@@ -88,6 +102,14 @@ class LearningRule(abc.ABC):
         ...         return credit_traces(trace, signal)
     """
 
+    def __init_subclass__(cls, **kwargs: Any):
+        """Drop inherited ways to solve steps at once where the recursion is another one."""
+        super().__init_subclass__(**kwargs)
+        if not vars(cls).keys().isdisjoint(('update', 'credit', 'history')):
+            for name in ('gradient', 'window'):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(LearningRule, name))
+
     @property
     def exactness(self) -> Exactness:
         """What the rule promises."""
@@ -134,12 +156,117 @@ class LearningRule(abc.ABC):
         beside = self.credit(before, bypass)
         return {key: past[key] + beside[key] for key in past}
 
+    def gradient(
+        self,
+        before: Trace,
+        after: Trace,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        r"""Return the gradient of one step: the history, and what the step itself gives.
+
+        A rule that can do both at once overrides this; the sum must stay the same.
+
+        Args:
+            before: The trace before the step.
+            after: The trace after the step.
+            lin: The step.
+            signal: $L_t$, at the new states.
+            bypass: See `history`.
+            direct: By relation key, $\partial\ell_t/\partial y_t$ along every way within the
+                step, `(G, H, O)`.
+        """
+        past = self.history(before, after, lin, signal, bypass)
+        return {r.key: past[r.key] + product_gradient(direct[r.key], lin.x[r.key])
+                for r in lin.relations}  # fmt: skip
+
+    def window(
+        self,
+        trace: Trace,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> tuple[Gradients, Trace]:
+        """Return the gradient of several steps with fixed parameters, and the trace after them.
+
+        The arguments are those of `gradient`, stacked over steps on a leading axis (in `lin` all
+        but parameters). By default step after step; a rule whose recursion can be solved at
+        once overrides this, with the same result to rounding.
+        """
+        return window_by_steps(self.update, self.gradient, trace, lin, signal, bypass, direct)
+
+
+def window_by_steps(
+    update: Callable[[Trace, Linearisation], Trace],
+    gradient: Callable[..., Gradients],
+    trace: Trace,
+    lin: Linearisation,
+    *taps: Any,
+) -> tuple[Gradients, Trace]:
+    """Solve a window step after step.
+
+    Args:
+        update: Advances the trace by one step.
+        gradient: `(before, after, lin, *taps) -> gradients` of one step.
+        trace: The trace before the window.
+        lin: The steps, stacked.
+        *taps: Signals and cotangents, stacked.
+    """
+
+    def body(carry: tuple, now: Linearisation, taps: Any) -> tuple[tuple, None]:
+        before, total = carry
+        after = update(before, now)
+        found = gradient(before, after, now, *taps)
+        return (after, {key: total[key] + found[key] for key in total}), None
+
+    zeros = {r.key: jnp.zeros(r.block_shape[1:], r.dtype) for r in lin.relations}
+    (trace, total), _ = scan_steps(body, (trace, zeros), lin, taps)
+    return total, trace
+
+
+def scan_steps(
+    body: Callable[..., tuple[Any, Any]], carry: Any, lin: Linearisation, rest: Any = None
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` over the steps of a window.
+
+    Args:
+        body: `(carry, linearisation of one step, slice of the rest) -> (carry, output)`.
+        carry: Where it begins.
+        lin: The steps, stacked; parameters have no axis of steps.
+        rest: Stacked as well.
+    """
+    fixed = {s.key: lin.states[s.key] for s in lin.graph.module_info.by_role('param')}
+    moving = {key: value for key, value in lin.states.items() if key not in fixed}
+
+    def step(carry: Any, stacked: tuple) -> tuple[Any, Any]:
+        now, part = stacked
+        return body(carry, replace(now, states={**now.states, **fixed}), part)
+
+    return jax.lax.scan(step, carry, (replace(lin, states=moving), rest))
+
 
 def one_step_gradients(lin: Linearisation, signal: LearningSignal) -> dict[str, Any]:
     r"""Return $\langle L, f \otimes x \rangle$ for every relation."""
     return {
-        r.key: sum(
-            outer_gradient(signal.at(r, i), f, lin.x[r.key]) for i, f in enumerate(lin.f[r.key])
-        )
+        r.key: product_gradient(pull_signal(signal, r, lin.f[r.key]), lin.x[r.key])
         for r in lin.relations
     }
+
+
+def pull_signal(
+    signal: LearningSignal, relation: HiddenParamOpRelation, drives: tuple[Any, ...]
+) -> Any:
+    r"""Return $\langle L, f\rangle$ at the result of an operation, over groups and states.
+
+    Args:
+        signal: At hidden states.
+        relation: The operation.
+        drives: `f` per driven group, `(G, H, O, S)`.
+
+    Returns:
+        `(G, H, O)`.
+    """
+    return sum(pull_drive(signal.at(relation, i), f) for i, f in enumerate(drives))

@@ -17,6 +17,7 @@ from etrace_compiler import (
     ModuleInfo,
     path_key,
 )
+from etrace_compiler._jax import LIBRARIES
 from etrace_compiler.errors import explain_error
 from etrace_compiler.staging import library_paths
 
@@ -26,6 +27,7 @@ __all__ = [
     'check_trainable',
     'check_vjp_method',
     'warn_of_dead_parameters',
+    'warn_user',
 ]
 
 
@@ -86,11 +88,16 @@ def warn_of_dead_parameters(graph: ETraceGraph) -> None:
         names = ', '.join(dict.fromkeys(path_key(r.weight_path or ()) for r in records))
         codes = ', '.join(dict.fromkeys(r.code for r in records))
         message = f'{names}: the gradient is zero [{codes}]; learner.show_graph() tells why.'
-        ours = library_paths()
-        level, frame = 1, inspect.currentframe()
-        while frame is not None and frame.f_code.co_filename.startswith(ours):
-            level, frame = level + 1, frame.f_back
-        warnings.warn(message, CompilationWarning, stacklevel=level)
+        warn_user(message)
+
+
+def warn_user(message: str) -> None:
+    """Warn at the line of the user's own code that is being run."""
+    libraries = (*library_paths(), *LIBRARIES)
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(libraries):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, CompilationWarning, stacklevel=level)
 
 
 def check_arguments(

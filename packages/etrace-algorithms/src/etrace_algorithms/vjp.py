@@ -6,7 +6,8 @@ online gradient of its rule.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import brainstate
@@ -14,29 +15,31 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms import drive
-from etrace_algorithms.batching import split_keys, state_axes
+from etrace_algorithms.algebra import product_gradient
+from etrace_algorithms.batching import inside_axes, linearisation_axes, map_batch, split_keys
+from etrace_algorithms.credit import Taps, make_anchor, make_taps, pull_back, read_taps
+from etrace_algorithms.introspect import plan_of, trace_of
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
-from etrace_algorithms.memory import (
-    MemoryPlan,
-    assemble_plan,
-    measure_trace,
-    parse_bytes,
-    step_linearisation,
+from etrace_algorithms.memory import MemoryPlan
+from etrace_algorithms.rule import (
+    Direct,
+    Gradients,
+    LearningRule,
+    LearningSignal,
+    window_by_steps,
 )
-from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
 from etrace_algorithms.validation import check_arguments, check_states, check_vjp_method
 from etrace_compiler import (
     ControlFlowPolicy,
     Linearisation,
-    effective_weights,
     is_traced,
-    path_key,
     run_step,
     split_input_data,
 )
-from etrace_compiler.errors import explain_error
 
 __all__ = ['ETraceVjpAlgorithm']
+
+_COUNT = itertools.count()
 
 
 class ETraceVjpAlgorithm(ETraceAlgorithm):
@@ -76,9 +79,9 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         self.etrace: EligibilityTrace | None = None
         self._inside_window = False
 
-        credit = jax.custom_vjp(lambda params, hidden, history: self._zeros(hidden, history))
-        credit.defvjp(self._update_fwd, self._update_bwd)
-        self._credit = credit
+        self.credit_name = f'etrace_credit_{next(_COUNT)}'
+        self.credit_tree: Any = None
+        self._credit = self._make_credit()
         self._jitted: Any = None
 
     # ------------------------------------------------------------ the four hooks
@@ -149,25 +152,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         """
         if isinstance(weight, brainstate.State):
             weight = self.executor.state_id_to_path.get(id(weight), ('?',))
-        key = path_key(weight)
-        keys = {
-            r.key
-            for r in self.graph.hidden_param_op_relations
-            if key in map(path_key, r.trainable_paths)
-        }
-        if not keys:
-            reasons = '; '.join(r.message for r in self.graph.explain(weight_path=key))
-            raise ValueError(
-                explain_error(
-                    key,
-                    'has no eligibility trace',
-                    got=reasons or 'a parameter that the model does not have',
-                    expected='a weight that drives a hidden state',
-                    fix='See learner.show_graph() for the weights that have one.',
-                    code='ETA102',
-                )
-            )
-        return _pick(self._get_etrace_data(), keys)
+        return trace_of(self.graph, self._get_etrace_data(), weight)
 
     def memory_plan(self, budget: int | str | None = None) -> MemoryPlan:
         """Say what this learner keeps and moves; `etrace_algorithms.memory_plan` compares others.
@@ -178,16 +163,10 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         Raises:
             ValueError: If `compile_graph` has not been called.
         """
-        limit = None if budget is None else parse_bytes(budget)
-        lin, copies = step_linearisation(self.graph), self.batch_axis_size
-        trace = self._get_etrace_data()
-        if copies is not None:
-            trace = jax.eval_shape(lambda data: jax.tree.map(lambda x: x[0], data), trace)
         rule = getattr(self, 'rule', None)  # a learner may override the hooks instead
         promise = 'undeclared' if rule is None else rule.exactness
         name = self.name or type(self).__name__
-        cost = measure_trace(name, promise, trace, self._update_etrace_data, lin, copies)
-        return assemble_plan(self.graph, [cost], copies, limit)
+        return plan_of(self, name, str(promise), budget)
 
     # ------------------------------------------------------------ one call
 
@@ -228,15 +207,8 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         """Advance states and trace: a pure function of arrays."""
         if self.batch_axis_size is None:
             return self._advance(args, states, data, multi)
-        info = self.graph.module_info
-        arg_axes = tuple(1 if is_multi else 0 for is_multi in multi)
-        batched, keys = split_keys(info, states, self.batch_axis_size)
-        axes = {**state_axes(info), **dict.fromkeys(keys, 0)}
-        out, new, data = jax.vmap(
-            lambda a, s, d: self._advance(a, s, d, multi),
-            in_axes=(arg_axes, axes, 0),
-            out_axes=(1 if any(multi) else 0, 0, 0),
-        )(args, batched, data)
+        states, keys = split_keys(self.graph.module_info, states, self.batch_axis_size)
+        out, new, data = self._advance(args, states, data, multi)
         return out, {**new, **keys}, data  # one key for the whole batch
 
     def _advance(
@@ -250,7 +222,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         if not any(multi):
             return step(args, states, data)
 
-        constant = {s.key: states[s.key] for s in self.graph.module_info.by_role('param')}
+        constant = self._params(states)
         carried = {key: value for key, value in states.items() if key not in constant}
 
         def body(carry: tuple, repeated: tuple) -> tuple:
@@ -259,29 +231,33 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
                 next(now) if is_multi else a for a, is_multi in zip(args, multi, strict=True)
             )
             out, new, data = step(step_args, {**constant, **carry[0]}, carry[1])
-            return ({key: new[key] for key in carried}, data), out
+            return (new, data), out
 
         sequences = tuple(a for a, is_multi in zip(args, multi, strict=True) if is_multi)
         (carried, data), out = jax.lax.scan(body, (carried, data), sequences)
-        return out, {**constant, **carried}, data
+        return out, carried, data
 
     def _single_step(
         self, args: tuple, states: Mapping[str, Any], data: Any
     ) -> tuple[Any, dict[str, Any], Any]:
-        _, _, lin = self.executor.lineariser(args, states)
+        lin = self._linearise(args, states)
         data = jax.lax.stop_gradient(data)
-        after = jax.lax.stop_gradient(self._update_etrace_data(data, lin))
-        hidden = jax.lax.stop_gradient(self._hidden(states))
-        p, q = self._credit(self._params(states), hidden, (data, after, lin))
-        out, new = self.executor.evaluator(args, states, p, q)
-        return out, new, after
+        after = self._carry(data, lin)
+        credited = (self._params(states), make_anchor(args, states), (data, after, lin))
+        self.credit_tree = jax.tree.structure(credited)
+        taps = self._credit(*credited)
+        evaluate = self._mapped(lambda a, s, t: self.executor.evaluator(a, s, *t), 0)
+        out, new = evaluate(args, states, taps)
+        return out, self._without_params(new), after
 
     def _plain_step(
         self, args: tuple, states: Mapping[str, Any], data: Any
     ) -> tuple[Any, dict[str, Any], Any]:
-        _, _, lin = self.executor.lineariser(args, states)  # what the model prints, it prints here
-        out, new, _ = run_step(self.graph.module_info, args, states, effects=False)
-        return out, new, jax.lax.stop_gradient(self._update_etrace_data(data, lin))
+        lin = self._linearise(args, states)  # what the model prints, it prints here
+        info = self.graph.module_info
+        run = self._mapped(lambda a, s: run_step(info, a, s, effects=False)[:2])
+        out, new = run(args, states)
+        return out, self._without_params(new), self._carry(data, lin)
 
     def _enter_window(self, states: Mapping[str, Any], data: Any) -> dict[str, Any]:
         """Detach the states that enter a window, and credit the trace with what acts on them."""
@@ -291,12 +267,38 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             for key, value in states.items()
         }
         history = (jax.lax.stop_gradient(data), None, None)
-        p, _ = self._credit(params, self._hidden(entered), history)
-        for group, zeros in zip(self.graph.hidden_groups, p, strict=True):
+        taps = self._credit(params, make_anchor((), states), history)
+        for group, zeros in zip(self.graph.hidden_groups, taps.new, strict=True):
             for spec, zero in zip(group.hidden_states, zeros, strict=True):
                 value = jax.tree.leaves(entered[spec.key])[0]
                 entered[spec.key] = spec.treedef.unflatten([value + zero])
         return entered
+
+    # ------------------------------------------------------------ parts of a step
+
+    def _mapped(self, function: Callable, *rest: Any, out_axes: Any = 0) -> Callable:
+        """Run a function of `(args, states, ...)` for every element of the batch."""
+        axes = (0, inside_axes(self.graph.module_info), *rest)
+        return map_batch(self.batch_axis_size, function, axes, out_axes)
+
+    def _linearise(self, args: tuple, states: Mapping[str, Any]) -> Linearisation:
+        axes = linearisation_axes(self.graph)
+        return self._mapped(lambda a, s: self.executor.lineariser(a, s)[2], out_axes=axes)(
+            args, states
+        )
+
+    def _carry(self, data: Any, lin: Linearisation) -> Any:
+        axes = (0, linearisation_axes(self.graph))
+        return jax.lax.stop_gradient(
+            map_batch(self.batch_axis_size, self._update_etrace_data, axes)(data, lin)
+        )
+
+    def _params(self, states: Mapping[str, Any]) -> dict[str, Any]:
+        return {s.key: states[s.key] for s in self.graph.module_info.by_role('param')}
+
+    def _without_params(self, states: Mapping[str, Any]) -> dict[str, Any]:
+        params = {s.key for s in self.graph.module_info.by_role('param')}
+        return {key: value for key, value in states.items() if key not in params}
 
     @contextlib.contextmanager
     def window(self) -> Iterator[None]:
@@ -305,11 +307,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         States that enter the first call are detached and credited with the trace, as at the
         beginning of every window; from call to call they are not detached again.
         """
-        enter = self._enter_window
-        if self.batch_axis_size is not None:
-            axes = state_axes(self.graph.module_info)
-            enter = jax.vmap(enter, in_axes=(axes, 0), out_axes=axes)
-        entered = enter(self.executor.state_values(), self._get_etrace_data())
+        entered = self._enter_window(self.executor.state_values(), self._get_etrace_data())
         live = self.executor.states
         for spec in self.graph.module_info.states:
             if spec.role != 'param':
@@ -322,53 +320,100 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
 
     # ------------------------------------------------------------ the custom VJP
 
-    def _params(self, states: Mapping[str, Any]) -> dict[str, Any]:
-        return {s.key: states[s.key] for s in self.graph.module_info.by_role('param')}
+    def _make_credit(self) -> Callable[..., Taps]:
+        """Make the function with the custom VJP, under a name that marks it in a jaxpr."""
 
-    def _hidden(self, states: Mapping[str, Any]) -> list[list[Any]]:
-        """Values of the hidden states, without their units, per group."""
-        return [
-            [jax.tree.leaves(states[s.key])[0] for s in g.hidden_states]
-            for g in self.graph.hidden_groups
-        ]
+        def etrace_credit(params: Mapping[str, Any], anchor: Any, history: tuple) -> Taps:
+            return self._update_fwd(params, anchor, history)[0]
 
-    def _zeros(self, hidden: list[list[Any]], history: tuple) -> tuple[list, list]:
-        """Perturbations of the new and of the old states, all zero."""
-        bypassed = self.executor.evaluator.bypassed if history[2] is not None else frozenset()
-        new = jax.tree.map(_zero_of, hidden)
-        old = [
-            jax.tree.map(_zero_of, values) if g.index in bypassed else None
-            for g, values in zip(self.graph.hidden_groups, hidden, strict=True)
-        ]
-        return new, old
+        etrace_credit.__name__ = self.credit_name
+        credit = jax.custom_vjp(etrace_credit)
+        credit.defvjp(self._update_fwd, self._update_bwd)
+        return jax.jit(credit)
 
     def _update_fwd(
-        self, params: Mapping[str, Any], hidden: list[list[Any]], history: tuple
-    ) -> tuple[Any, Any]:
-        """Forward half of the custom VJP: zero perturbations, and what their credit needs."""
-        return self._zeros(hidden, history), (params, history)
+        self, params: Mapping[str, Any], anchor: Any, history: tuple
+    ) -> tuple[Taps, Any]:
+        """Forward half of the custom VJP: taps of zeros, and what their credit needs."""
+        axes = () if self.batch_axis_size is None else (self.batch_axis_size,)
+        entry = history[2] is None
+        bypassed = self.executor.evaluator.bypassed
+        taps = make_taps(self.graph, bypassed, axes=axes, anchor=anchor, window=entry)
+        return taps, (params, history)
 
-    def _update_bwd(self, residuals: tuple, cotangents: tuple) -> tuple[Any, None, None]:
-        """Backward half: signals on the states become gradients of the parameters."""
+    def _update_bwd(self, residuals: tuple, cotangents: Taps) -> tuple[Any, None, None]:
+        """Backward half: cotangents of the taps become gradients of the parameters."""
         params, (before, after, lin) = residuals
-        to_new, to_old = cotangents
-        graph = self.graph
-        signal = self._signal(to_new)
-        bypass = None if all(part is None for part in to_old) else self._signal(to_old)
-        gradients = self._solve_weight_gradients(before, after, lin, signal, bypass)
-        weights, pull = jax.vjp(lambda p: effective_weights(graph, p), dict(params))
-        gradients = {key: _cast(gradients[key], w.dtype) for key, w in weights.items()}
-        return pull(gradients)[0], None, None
+        axes = (0, 0, None if lin is None else linearisation_axes(self.graph), 0)
+        gradients = map_batch(self.batch_axis_size, self._solve, axes)(
+            before, after, lin, cotangents
+        )
+        return pull_back(self.graph, params, self._sum_batch(gradients)), None, None
 
-    def _signal(self, cotangents: list) -> LearningSignal:
-        groups = self.graph.hidden_groups
-        values = [
-            g.concat_hidden(part)
-            if part is not None
-            else jnp.zeros((*g.varshape, g.num_state), g.dtype)
-            for g, part in zip(groups, cotangents, strict=True)
-        ]
-        return LearningSignal(self.graph, tuple(values))
+    def _sum_batch(self, gradients: Gradients) -> Gradients:
+        if self.batch_axis_size is None:
+            return gradients
+        return {key: jnp.sum(value, axis=0) for key, value in gradients.items()}
+
+    def _solve(self, before: Any, after: Any, lin: Linearisation | None, taps: Taps) -> Gradients:
+        """Solve one step, or the entry of a window, without a batch axis of the learner."""
+        signal, bypass, direct = read_taps(self.graph, taps)
+        if lin is None:
+            return self._solve_weight_gradients(before, after, lin, signal, bypass)
+        if self._has_rule:
+            return self.rule.gradient(before, after, lin, signal, bypass, direct)
+        return self._solve_by_hooks(before, after, lin, signal, bypass, direct)
+
+    def _solve_by_hooks(
+        self,
+        before: Any,
+        after: Any,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        past = self._solve_weight_gradients(before, after, lin, signal, bypass)
+        return {
+            r.key: past[r.key] + product_gradient(direct[r.key], lin.x[r.key])
+            for r in lin.relations
+        }
+
+    @property
+    def _has_rule(self) -> bool:
+        """Whether the rule says everything: a subclass may override the hooks instead."""
+        base = ETraceVjpAlgorithm
+        hooks = ('_update_etrace_data', '_solve_weight_gradients')
+        return all(getattr(type(self), hook) is getattr(base, hook) for hook in hooks)
+
+    # ------------------------------------------------------------ windows of fixed parameters
+
+    def solve_window(
+        self, params: Mapping[str, Any], data: Any, lin: Linearisation, taps: Taps
+    ) -> tuple[dict[str, Any], Any]:
+        """Solve several steps with fixed parameters at once.
+
+        Args:
+            params: Values of the parameters, by key.
+            data: The trace before them.
+            lin: The steps, stacked on a leading axis (all but parameters).
+            taps: The cotangents of their taps, stacked.
+
+        Returns:
+            The gradients of the parameters by key, without what does not pass a marked
+            operation; and the trace after the steps.
+        """
+        axes = (0, linearisation_axes(self.graph, 1), 1)
+        solve = map_batch(self.batch_axis_size, self._solve_window, axes)
+        gradients, data = solve(data, lin, taps)
+        return pull_back(self.graph, params, self._sum_batch(gradients)), data
+
+    def _solve_window(self, data: Any, lin: Linearisation, taps: Taps) -> tuple[Gradients, Any]:
+        signals = jax.vmap(lambda t: read_taps(self.graph, t))(taps)
+        if self._has_rule:
+            return self.rule.window(data, lin, *signals)
+        update, solve = self._update_etrace_data, self._solve_by_hooks
+        return window_by_steps(update, solve, data, lin, *signals)
 
     # ------------------------------------------------------------ sequences and batches
 
@@ -379,28 +424,3 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
     def etrace_evolve(self, *sequences: Any, **options: Any) -> Any:
         """Advance over a sequence without gradients; see `etrace_algorithms.etrace_evolve`."""
         return drive.etrace_evolve(self, *sequences, **options)
-
-
-def _zero_of(value: Any) -> Any:
-    """Return zeros that depend on a value: under vmap they have its batch axis.
-
-    A constant would have none, and its cotangent would be summed over the batch.
-    """
-    return jax.lax.select(jnp.zeros(value.shape, bool), value, jnp.zeros_like(value))
-
-
-def _cast(gradient: Any, dtype: Any) -> Any:
-    """Bring a gradient into the dtype of its weight; a real weight takes the real part."""
-    return (gradient if jnp.issubdtype(dtype, jnp.complexfloating) else gradient.real).astype(dtype)
-
-
-def _pick(data: Any, keys: set[str]) -> dict:
-    """Keep the parts of a trace that stand under relation keys, at any depth.
-
-    The innermost keys count: a rule may call one of its parts what a parameter is called.
-    """
-    if not isinstance(data, Mapping):
-        return {}
-    inner = {key: _pick(value, keys) for key, value in data.items()}
-    found = {key: value for key, value in inner.items() if value}
-    return found or {key: value for key, value in data.items() if key in keys}

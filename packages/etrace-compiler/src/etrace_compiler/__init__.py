@@ -43,6 +43,7 @@ from etrace_compiler.ops import (
     operators,
     register_primitive,
 )
+from etrace_compiler.replay import Part, Replay
 from etrace_compiler.report import CompilationReport, describe_graph
 from etrace_compiler.staging import ModuleInfo, StateSpec, extract_module_info, path_key
 
@@ -74,6 +75,8 @@ __all__ = [
     'MultiStepData',
     'NotSupportedError',
     'Operator',
+    'Part',
+    'Replay',
     'SingleStepData',
     'StateSpec',
     'StepEvaluator',

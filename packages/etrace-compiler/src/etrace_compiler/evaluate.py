@@ -4,7 +4,9 @@ The values are always those of the model. A perturbation $p^g$ of the new states
 is seen by every reader except the group's own transition, so that $\partial\ell/\partial p$ is
 the learning signal and no way is counted twice. A perturbation $q^g$ of the old states is seen
 by every reader except the group's own transition and the operands cut for `g`: through it
-comes what acts on the loss beside the new states (a spike computed before the reset).
+comes what acts on the loss beside the new states (a spike computed before the reset). A
+perturbation of the result of a marked operation takes the place of the derivative with respect
+to its weight: that is the product of the operation's input and the perturbation's cotangent.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from etrace_compiler.graph import ETraceGraph, HiddenGroup
+from etrace_compiler.graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.interpret import Interpreter, run
 from etrace_compiler.program import Program, Var, apply_equation, read_atom
 from etrace_compiler.staging import ModuleInfo
@@ -24,10 +26,17 @@ Perturbation = Sequence[Sequence[Any] | None]
 
 
 class _Version(NamedTuple):
-    """How a variable is read: inside which group's transition, with which groups cut (bits)."""
+    """How a variable is read.
+
+    Attributes:
+        home: Inside which group's transition, `-1` for none.
+        cut: With which groups cut (bits).
+        weight: As the weight of a marked operation.
+    """
 
     home: int
     cut: int
+    weight: bool = False
 
 
 _OUTSIDE = _Version(-1, 0)
@@ -90,9 +99,15 @@ class StepEvaluator:
     Args:
         info: The traced step.
         groups: The hidden groups.
+        relations: The marked operations whose results may be perturbed.
     """
 
-    def __init__(self, info: ModuleInfo, groups: Sequence[HiddenGroup]):
+    def __init__(
+        self,
+        info: ModuleInfo,
+        groups: Sequence[HiddenGroup],
+        relations: Sequence[HiddenParamOpRelation] = (),
+    ):
         self._info = info
         self._groups = tuple(groups)
         program = info.program
@@ -110,8 +125,13 @@ class StepEvaluator:
         for g in groups:
             for cut in g.hidden_cuts:
                 self._cuts[cut.edge] = self._cuts.get(cut.edge, 0) | 1 << g.index
+        marked = {made[r.y_var]: r for r in relations}
+        self._weights = {(i, r.operator.weight_index) for i, r in marked.items()}
         self._wanted = list(zip(program.outputs, self._output_homes(), strict=True))
         self._interpreter = Interpreter(program, self._wanted, self)
+        self._results = [
+            (marked[i], version) for i, version in self._interpreter.items if i in marked
+        ]
         self.bypassed = self._find_bypassed()
 
     def _output_homes(self) -> list[_Version]:
@@ -124,7 +144,7 @@ class StepEvaluator:
 
     def _canonical(self, v: Var, version: _Version) -> _Version:
         old, new = self._old_deps.get(v, 0), self._new_deps.get(v, 0)
-        home, cut = version
+        home, cut, _ = version
         if home >= 0 and not (old | new) >> home & 1:
             home = -1
         if home >= 0:
@@ -146,7 +166,8 @@ class StepEvaluator:
 
     def operand(self, i: int, k: int, version: _Version) -> _Version:
         """The version in which an equation reads an operand."""
-        return _Version(version.home, version.cut | self._cuts.get((i, k), 0))
+        edge = (i, k)
+        return _Version(version.home, version.cut | self._cuts.get(edge, 0), edge in self._weights)
 
     def _find_bypassed(self) -> frozenset[int]:
         """Groups whose old states are seen outside their own transition."""
@@ -167,6 +188,7 @@ class StepEvaluator:
         states: Mapping[str, Any],
         new_perturb: Perturbation | None = None,
         old_perturb: Perturbation | None = None,
+        result_perturb: Mapping[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Evaluate the step; the states that enter are detached.
 
@@ -175,6 +197,8 @@ class StepEvaluator:
             states: Values of all states by key.
             new_perturb: $p$, per group one array per state; `None` for none.
             old_perturb: $q$, likewise; used for the groups in `bypassed` alone.
+            result_perturb: By relation key, added to the result of the operation, whose weight
+                is then a constant; of shape `result_shape`. `None` for none.
 
         Returns:
             The output, and the new states by key, hidden ones with $p$ added.
@@ -198,13 +222,19 @@ class StepEvaluator:
             )
 
         def adjust(v: Var, version: _Version, value: Any) -> Any:
+            if version.weight and result_perturb is not None:
+                value = jax.lax.stop_gradient(value)
             if new_perturb is None or v not in self._new:
                 return value
             seen = self._source(v, version)[1]
             p = None if seen is None else new_perturb[seen]
             return value if p is None else value + p[self._new[v][1]]
 
-        read = self._interpreter(given, adjust)
+        add: dict[Var, dict[_Version, Any]] = {}
+        for r, version in self._results if result_perturb else ():
+            assert result_perturb is not None
+            add.setdefault(r.y_var, {})[version] = result_perturb[r.key]
+        read = self._interpreter(given, adjust, add)
         outputs = [read(v, version) for v, version in self._wanted]
         if new_perturb is not None:
             start = len(info.out_atoms)

@@ -136,7 +136,10 @@ class ETraceVjpGraphExecutor(ETraceGraphExecutor):
         """Compile the graph; see `ETraceGraphExecutor.compile_graph`."""
         super().compile_graph(*args)
         self.lineariser = Lineariser(self.graph)
-        self.evaluator = StepEvaluator(self.graph.module_info, self.graph.hidden_groups)
+        graph = self.graph
+        self.evaluator = StepEvaluator(
+            graph.module_info, graph.hidden_groups, graph.hidden_param_op_relations
+        )
 
     def state_values(self) -> dict[str, Any]:
         """Current value of every state that the step touches, by key."""

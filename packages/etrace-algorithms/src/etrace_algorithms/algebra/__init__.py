@@ -13,6 +13,17 @@ from etrace_algorithms.algebra.block import (
     contract,
     outer,
     outer_gradient,
+    product_gradient,
+    pull_drive,
 )
 
-__all__ = ['apply_diagonal', 'carry', 'carry_drive', 'contract', 'outer', 'outer_gradient']
+__all__ = [
+    'apply_diagonal',
+    'carry',
+    'carry_drive',
+    'contract',
+    'outer',
+    'outer_gradient',
+    'product_gradient',
+    'pull_drive',
+]

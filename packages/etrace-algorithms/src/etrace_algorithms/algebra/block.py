@@ -10,7 +10,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ['apply_diagonal', 'carry', 'carry_drive', 'contract', 'outer', 'outer_gradient']
+__all__ = [
+    'apply_diagonal',
+    'carry',
+    'carry_drive',
+    'contract',
+    'outer',
+    'outer_gradient',
+    'product_gradient',
+    'pull_drive',
+]
 
 #: Up to this size of `G` a sum over it is written out; beyond, it is left to the compiler.
 _UNROLL = 64
@@ -98,7 +107,33 @@ def outer_gradient(signal: Any, f: Any, x: Any) -> Any:
     Returns:
         `(H, I, O)`.
     """
-    return jnp.einsum('gho,ghi->hio', jnp.sum(signal * f, axis=-1), x)
+    return product_gradient(pull_drive(signal, f), x)
+
+
+def pull_drive(signal: Any, f: Any) -> Any:
+    r"""Pull a signal back to the result of an operation, $\langle s, f\rangle$ over states.
+
+    Args:
+        signal: `(..., S)`.
+        f: `(..., S)`.
+
+    Returns:
+        `(...)`.
+    """
+    return jnp.sum(signal * f, axis=-1)
+
+
+def product_gradient(cotangent: Any, x: Any) -> Any:
+    r"""Turn the cotangent of an operation's result into the gradient of its weight.
+
+    Args:
+        cotangent: `(G, H, O)`.
+        x: `(G, H, I)`.
+
+    Returns:
+        `(H, I, O)`.
+    """
+    return jnp.einsum('gho,ghi->hio', cotangent, x)
 
 
 def apply_diagonal(diagonal: Any, signal: Any) -> Any:

@@ -4,6 +4,12 @@ $$\varepsilon_t = D_t\,\varepsilon_{t-1} + f_t \otimes x_t, \qquad
 \text{history}_t = \langle D_t^\top L_t,\ \varepsilon_{t-1}\rangle
 = \langle L_t,\ \varepsilon_t\rangle - \langle L_t,\ f_t\otimes x_t\rangle.$$
 
+The recursion is linear in the trace, so that a window of `K` steps with fixed parameters needs no
+trace within it: signals are pulled back to its entry, $\mu_K = 0$,
+$\mu_{t-1} = D_t^\top (L_t + \mu_t)$, and the history is
+$\sum_t \langle \mu_t, f_t \otimes x_t\rangle + \langle \mu_0, \varepsilon_0\rangle$: one product
+over all steps and one pass over the trace.
+
 References:
     Wang et al. (2026), Model-agnostic linear-memory online learning in spiking neural
     networks, Nature Communications, doi:10.1038/s41467-026-68453-w.
@@ -12,9 +18,19 @@ References:
 from dataclasses import dataclass
 from typing import Any
 
-from etrace_algorithms.algebra import apply_diagonal
-from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
+import jax
+
+from etrace_algorithms.algebra import apply_diagonal, product_gradient
+from etrace_algorithms.rule import (
+    Direct,
+    Exactness,
+    Gradients,
+    LearningRule,
+    LearningSignal,
+    pull_signal,
+)
 from etrace_algorithms.rules._traces import FullTraces, advance_traces, credit_traces, zero_traces
+from etrace_algorithms.rules._windows import advance_window, look_back, merge_steps
 from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['DiagonalRTRL']
@@ -55,11 +71,46 @@ class DiagonalRTRL(LearningRule):
         signal: LearningSignal,
         bypass: LearningSignal | None,
     ) -> Gradients:
-        # a trace of low precision would lose digits of the current step on the way
-        if self.fast_solve and self.trace_dtype is None and bypass is None:
-            return super().history(before, after, lin, signal, bypass)
+        # literally; a trace of low precision loses no digits of the current step this way
         values = tuple(
             apply_diagonal(d, s).astype(s.dtype) for d, s in zip(lin.D, signal.values, strict=True)
         )
         pulled = LearningSignal(lin.graph, values)
         return self.credit(before, pulled if bypass is None else pulled + bypass)
+
+    def gradient(
+        self,
+        before: Any,
+        after: Any,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        if not self.fast_solve or self.trace_dtype is not None or bypass is not None:
+            return super().gradient(before, after, lin, signal, bypass, direct)
+        # the new trace holds the current step; `direct` has it too, and completely
+        total = self.credit(after, signal)
+        return {
+            r.key: total[r.key]
+            + product_gradient(direct[r.key] - pull_signal(signal, r, lin.f[r.key]), lin.x[r.key])
+            for r in lin.relations
+        }
+
+    def window(
+        self,
+        trace: FullTraces,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> tuple[Gradients, FullTraces]:
+        if not self.fast_solve:
+            return super().window(trace, lin, signal, bypass, direct)
+        later, entering, products = look_back(lin, signal, bypass)
+        total = dict(self.credit(trace, entering))
+        for r in lin.relations:
+            pulled = jax.vmap(lambda s, f, r=r: pull_signal(s, r, f))(later, lin.f[r.key])
+            cotangent = direct[r.key] + pulled
+            total[r.key] += product_gradient(merge_steps(cotangent), merge_steps(lin.x[r.key]))
+        return total, advance_window(trace, lin, products)

@@ -5,7 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
+from etrace_algorithms.algebra import product_gradient
+from etrace_algorithms.rule import Direct, Exactness, Gradients, LearningRule, LearningSignal
+from etrace_algorithms.rules._windows import merge_steps
 from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['ImmediateDerivatives']
@@ -40,3 +42,28 @@ class ImmediateDerivatives(LearningRule):
         bypass: LearningSignal | None,
     ) -> Gradients:
         return self.credit(before, signal)
+
+    def gradient(
+        self,
+        before: Any,
+        after: Any,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        return {r.key: product_gradient(direct[r.key], lin.x[r.key]) for r in lin.relations}
+
+    def window(
+        self,
+        trace: tuple[()],
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> tuple[Gradients, tuple[()]]:
+        gradients = {
+            r.key: product_gradient(merge_steps(direct[r.key]), merge_steps(lin.x[r.key]))
+            for r in lin.relations
+        }
+        return gradients, trace

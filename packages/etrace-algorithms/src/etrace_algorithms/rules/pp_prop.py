@@ -14,17 +14,27 @@ References:
 """
 
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 
-from etrace_algorithms.algebra import carry_drive, outer_gradient
-from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
+from etrace_algorithms.algebra import (
+    carry_drive,
+    outer_gradient,
+    product_gradient,
+    pull_drive,
+)
+from etrace_algorithms.rule import Direct, Gradients, LearningRule, LearningSignal, scan_steps
+from etrace_algorithms.rules._windows import merge_steps
 from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation
 from etrace_compiler.errors import explain_error
 
 __all__ = ['IODimTrace', 'as_decay']
+
+#: Cotangents `(rows, H, O)` and inputs `(rows, H, I)` of one product, by relation key.
+Rows = Mapping[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +46,15 @@ class IODimTrace(LearningRule):
         decay_f: Decay of the drive factor, in `[0, 1)`.
         debias: Divide the drive factor by `1 - decay_f**n` after `n` steps.
         trace_dtype: Dtype in which the factors are stored; that of the states by default.
+        fast_solve: Solve the smoothed factors and the step itself with one product, and windows
+            at once. The result is the same to rounding.
     """
 
     decay_x: float
     decay_f: float
     debias: bool = True
     trace_dtype: Any = None
+    fast_solve: bool = True
 
     def init(self, graph: ETraceGraph) -> dict[str, Any]:
         x, f = {}, {}
@@ -72,16 +85,8 @@ class IODimTrace(LearningRule):
         return {'x': x, 'f': f, 'steps': trace['steps'] + 1}
 
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
-        scale = self._scale(trace['steps'])
-        return {
-            r.key: sum(
-                outer_gradient(
-                    signal.at(r, i, folded=True), f * scale.astype(f.dtype), trace['x'][r.key]
-                )
-                for i, f in enumerate(trace['f'][r.key])
-            )
-            for r in signal.graph.hidden_param_op_relations
-        }
+        rows = self._past(trace, signal)
+        return {key: product_gradient(*both) for key, both in rows.items()}
 
     def history(
         self,
@@ -91,28 +96,101 @@ class IODimTrace(LearningRule):
         signal: LearningSignal,
         bypass: LearningSignal | None,
     ) -> Gradients:
-        # one product over twice as many rows instead of two products and a difference
-        scale = self._scale(after['steps'])
-        out = {}
+        out = dict(self.credit(after, signal))
         for r in lin.relations:
             now, drives = _factors(lin, r)
-            x = jnp.concatenate([after['x'][r.key].astype(r.dtype), now])
-            parts = []
-            for i, (smooth, drive) in enumerate(zip(after['f'][r.key], drives, strict=True)):
-                here = signal.at(r, i, folded=True)
-                f = jnp.concatenate([smooth * scale.astype(smooth.dtype), -drive])
-                parts.append(outer_gradient(jnp.concatenate([here, here]), f, x))
-            out[r.key] = sum(parts)
-        if bypass is None:
-            return out
-        beside = self.credit(before, bypass)
-        return {key: out[key] + beside[key] for key in out}
+            for i, drive in enumerate(drives):
+                out[r.key] -= outer_gradient(signal.at(r, i, folded=True), drive, now)
+        return _add(out, None if bypass is None else self.credit(before, bypass))
+
+    def gradient(
+        self,
+        before: Any,
+        after: Any,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        if not self.fast_solve:
+            return super().gradient(before, after, lin, signal, bypass, direct)
+        rows = self._rows(after, lin, signal, direct)
+        out = {key: product_gradient(*both) for key, both in rows.items()}
+        return _add(out, None if bypass is None else self.credit(before, bypass))
+
+    def window(
+        self,
+        trace: dict[str, Any],
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> tuple[Gradients, Any]:
+        if not self.fast_solve:
+            return super().window(trace, lin, signal, bypass, direct)
+
+        def step(before: dict, now: Linearisation, taps: tuple) -> Any:
+            here, beside, straight = taps
+            after = self.update(before, now)
+            rows = self._rows(after, now, here, straight)
+            return after, _join(rows, None if beside is None else self._past(before, beside))
+
+        trace, rows = scan_steps(step, trace, lin, (signal, bypass, direct))
+        out = {k: product_gradient(merge_steps(c), merge_steps(x)) for k, (c, x) in rows.items()}
+        return out, trace
+
+    def _rows(
+        self, after: dict[str, Any], lin: Linearisation, signal: LearningSignal, direct: Direct
+    ) -> Rows:
+        """The gradient of one step as cotangents and inputs of one product per relation.
+
+        The smoothed factors give the whole credit of the trace; what the step itself has part
+        in it is taken off, and given completely.
+        """
+        rows = self._past(after, signal)
+        for r in lin.relations:
+            now, drives = _factors(lin, r)
+            doubled = sum(pull_drive(signal.at(r, i, folded=True), f) for i, f in enumerate(drives))
+            if r.substeps == 1:
+                found = [(direct[r.key] - doubled, now)]
+            else:
+                found = [(-doubled, now), (direct[r.key], lin.x[r.key])]
+            for more in found:
+                rows = _join(rows, {r.key: more})
+        return rows
+
+    def _past(self, trace: dict[str, Any], signal: LearningSignal) -> Rows:
+        """The credit of a trace as cotangents and inputs of one product per relation."""
+        scale = self._scale(trace['steps'])
+        return {
+            r.key: (
+                sum(
+                    pull_drive(signal.at(r, i, folded=True), f * scale.astype(f.dtype))
+                    for i, f in enumerate(trace['f'][r.key])
+                ),
+                trace['x'][r.key].astype(r.dtype),
+            )
+            for r in signal.graph.hidden_param_op_relations
+        }
 
     def _scale(self, steps: Any) -> Any:
         if not self.debias:
             return jnp.ones(())
         weight = 1 - jnp.asarray(self.decay_f) ** steps
         return jnp.where(steps > 0, 1 / jnp.where(steps > 0, weight, 1), 1)
+
+
+def _join(rows: Rows, more: Rows | None) -> Rows:
+    """Put rows of the same products below each other."""
+    joined = dict(rows)
+    for key, (cotangent, x) in (more or {}).items():
+        above = rows[key]
+        joined[key] = jnp.concatenate([above[0], cotangent]), jnp.concatenate([above[1], x])
+    return joined
+
+
+def _add(gradients: Gradients, more: Gradients | None) -> Gradients:
+    return gradients if more is None else {key: g + more[key] for key, g in gradients.items()}
 
 
 def _factors(lin: Linearisation, r: HiddenParamOpRelation) -> tuple[Any, tuple[Any, ...]]:

@@ -44,6 +44,11 @@ class Operator:
     has_input: bool
     primitive: Any = field(repr=False)
 
+    @property
+    def weight_index(self) -> int:
+        """Which operand of the primitive is the weight."""
+        return int(self.has_input)
+
 
 def check_operator(operator: Operator, *args: Any, rtol: float = 1e-10, **params: Any) -> None:
     """Check an operator's facts against its forward function on given arrays.

@@ -1,0 +1,80 @@
+"""How many steps a window has."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from etrace_algorithms.memory import parse_bytes
+from etrace_algorithms.validation import warn_user
+from etrace_compiler.errors import explain_error
+
+__all__ = ['Budget', 'check_chunk', 'warn_of_steps']
+
+#: What a window may take where nothing is said: as much as a trace of its size is worth.
+_DEFAULT = 64 * 2**20
+#: Beyond, a longer window saves nothing.
+_MOST = 256
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that one window may take."""
+
+    bytes: int = _DEFAULT
+
+    def steps(self, per_step: int, length: int) -> int:
+        """Return how many steps fit.
+
+        Windows are made equal where that costs less than half of their length: a shorter last
+        one is compiled apart.
+
+        Args:
+            per_step: Bytes of one step.
+            length: Steps of the sequence.
+        """
+        most = max(1, min(self.bytes // max(per_step, 1), length, _MOST))
+        equal = next(k for k in range(most, 0, -1) if length % k == 0)
+        return equal if 2 * equal > most else most
+
+
+def check_chunk(chunk_size: Any, vjp_method: str) -> int | Budget:
+    """Read the argument `chunk_size`.
+
+    Args:
+        chunk_size: Steps, `'auto'`, a number of bytes as text, or `None` for the default.
+        vjp_method: That of the learner.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    single = vjp_method == 'single-step'
+    if chunk_size is None:
+        return Budget() if single else 1
+    if isinstance(chunk_size, int) and not isinstance(chunk_size, bool) and chunk_size >= 1:
+        return chunk_size
+    if isinstance(chunk_size, str) and single:
+        if chunk_size == 'auto':
+            return Budget()
+        try:
+            return Budget(parse_bytes(chunk_size))
+        except ValueError:
+            pass
+    sizes = ", 'auto', or the bytes that a window may take such as '64 MB'" if single else ''
+    raise ValueError(
+        explain_error(
+            'chunk_size',
+            'is out of range',
+            got=repr(chunk_size),
+            expected=f'None, or an integer of at least 1{sizes}',
+            fix='Leave it out.',
+            code='ETA108',
+        )
+    )
+
+
+def warn_of_steps(chunk_size: int, reason: Exception) -> None:
+    """Warn that windows were asked for and the steps are run one by one."""
+    message = (
+        f'chunk_size={chunk_size}: the steps are run one by one, because of step_fn: {reason}. '
+        'The gradients are the same; chunk_size=1 says that this is meant. [ETA111]'
+    )
+    warn_user(message)

@@ -1,0 +1,96 @@
+r"""A window of steps with fixed parameters, solved at once along the diagonal.
+
+Signals go back through the window, $\mu_K = 0$, $\mu_{t-1} = D_t^\top (L_t + \mu_t) + Q_t$, and
+with them the products $P_t = D_K \cdots D_{t+1}$, which carry what enters at step `t` to the end.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from etrace_algorithms.algebra import apply_diagonal, carry
+from etrace_algorithms.rule import LearningSignal
+from etrace_algorithms.rules._traces import FullTraces
+from etrace_compiler import HiddenParamOpRelation, Linearisation, gather_positions
+
+__all__ = ['advance_window', 'look_back', 'merge_steps']
+
+#: Per group `P_0` of shape `(*varshape, S, S)`, and `P_1` to `P_K`, stacked.
+Products = tuple[tuple[Any, Any], ...]
+
+
+def look_back(
+    lin: Linearisation, signal: LearningSignal, bypass: LearningSignal | None
+) -> tuple[LearningSignal, LearningSignal, Products]:
+    """Carry signals and products of `D` back through a window.
+
+    Args:
+        lin: The steps, stacked.
+        signal: At the new states of each step, stacked.
+        bypass: At the old states of each step, stacked; `None` for none.
+
+    Returns:
+        The signals from later steps at the new states of each step, stacked; the signal at
+        the states that enter; and the products.
+    """
+    later, entering, products = [], [], []
+    for i, (diagonal, here) in enumerate(zip(lin.D, signal.values, strict=True)):
+        beside = jnp.zeros_like(here) if bypass is None else bypass.values[i]
+        *varshape, size = here.shape[1:]
+        dtype = jnp.result_type(here, diagonal)
+        ones = jnp.broadcast_to(jnp.eye(size, dtype=dtype), (*varshape, size, size))
+
+        def step(after: tuple, now: tuple) -> tuple[tuple, tuple]:
+            (mu, product), (d, s, q) = after, now
+            before = apply_diagonal(d, s + mu) + q
+            return (before, jnp.sum(product[..., None] * d[..., None, :, :], -2)), after
+
+        start = jnp.zeros(here.shape[1:], dtype), ones
+        (first, whole), (mus, parts) = jax.lax.scan(
+            step, start, (diagonal, here, beside), reverse=True
+        )
+        later.append(mus)
+        entering.append(first)
+        products.append((whole, parts))
+    graph = lin.graph
+    return (
+        LearningSignal(graph, tuple(later)),
+        LearningSignal(graph, tuple(entering)),
+        tuple(products),
+    )
+
+
+def advance_window(trace: FullTraces, lin: Linearisation, products: Products) -> FullTraces:
+    r"""Return $P_0\,\varepsilon_0 + \sum_t (P_t f_t) \otimes x_t$ in the dtype of the trace."""
+    found = {}
+    for r in lin.relations:
+        parts = []
+        for i, (old, f) in enumerate(zip(trace[r.key], lin.f[r.key], strict=True)):
+            whole, later = products[r.hidden_groups[i].index]
+            carried = carry(gather_positions(whole, r, i, folded=True), old)
+            new = _sum_of_products(r, _carry_drives(r, i, later, f), lin.x[r.key])
+            parts.append(
+                tuple((a + b).astype(e.dtype) for a, b, e in zip(carried, new, old, strict=True))
+            )
+        found[r.key] = tuple(parts)
+    return found
+
+
+def _carry_drives(r: HiddenParamOpRelation, i: int, later: Any, f: Any) -> Any:
+    """Carry the drives of all steps to the end of the window, `(K substeps, G, H, O, S)`."""
+    at = jax.vmap(lambda p: gather_positions(p, r, i, folded=True))(later)
+    f = f.reshape((len(f), r.substeps, -1, *f.shape[2:]))
+    carried = jnp.sum(at[:, None] * f[..., None, :], axis=-1)
+    return carried.reshape((-1, *carried.shape[2:]))
+
+
+def _sum_of_products(r: HiddenParamOpRelation, f: Any, x: Any) -> tuple[Any, ...]:
+    r"""Return $\sum_t f_t \otimes x_t$, `S` arrays `(G, H, I, O)`."""
+    x = x.reshape((len(f), -1, *x.shape[2:]))
+    return tuple(jnp.einsum('tgho,tghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
+
+
+def merge_steps(stacked: Any) -> Any:
+    """Merge the axis of steps into that of what shares a weight: `(K G, ...)`."""
+    return stacked.reshape((-1, *stacked.shape[2:]))
