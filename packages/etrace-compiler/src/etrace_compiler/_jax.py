@@ -6,8 +6,9 @@ never by version number. A new JAX release should break this file and nothing el
 
 import os
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ __all__ = [
     'bodies',
     'branches',
     'custom_rule_jaxpr',
+    'custom_rule_key',
     'custom_rule_owner',
     'evaluate_jaxpr',
     'has_effects',
@@ -35,6 +37,7 @@ __all__ = [
     'register_batching',
     'scan_of',
     'source_line',
+    'traceback_of',
 ]
 
 #: Call-like primitives whose body is spliced into the caller: parameter that holds it.
@@ -113,16 +116,49 @@ def custom_rule_owner(eqn: Any) -> Any | None:
 
     Every call of `relu` is traced anew, but the rule behind it is one function.
     """
+    rule, transforms, *_ = _custom_rule(eqn)
+    return rule if transforms == ['_flatten_jvp'] else None
+
+
+def custom_rule_key(eqn: Any) -> Hashable | None:
+    """Return what is the same for calls of one `custom_jvp` that share a derivative rule.
+
+    It is the rule, and the arguments that are not differentiated if they are plain values, or
+    functions of plain values that they have captured.
+    """
+    rule, transforms, *given = _custom_rule(eqn)
+    if transforms != ['_flatten_jvp', '_prepend_static_args']:
+        return custom_rule_owner(eqn)
+    values = tuple([_plain(v.val) for v in given[1][0]])
+    return None if None in values else (rule, *values)
+
+
+def _custom_rule(eqn: Any) -> tuple:
+    """The derivative rule of a `custom_jvp`; names and arguments of what is done to its own."""
     wrapped = eqn.params.get('jvp_jaxpr_fun')
     for _ in range(3):  # a memo around a thunk around the rule
         cells = getattr(getattr(wrapped, 'f', wrapped), '__closure__', None) or ()
         inside = [cell.cell_contents for cell in cells]
         rule = [v for v in inside if hasattr(v, 'transforms') and callable(getattr(v, 'f', None))]
-        if rule:  # other transformations hand it arguments of its own
+        if rule:
             names = [getattr(t[0], '__name__', '') for t in rule[0].transforms]
-            return rule[0].f if names == ['_flatten_jvp'] else None
+            return rule[0].f, names, *(t[1] for t in rule[0].transforms)
         wrapped = next((v for v in inside if getattr(v, '__closure__', None)), None)
-    return None
+    return None, []
+
+
+def _plain(value: Any) -> Hashable | None:
+    """What is the same for equal numbers and words, and for functions made anew of the same."""
+    if isinstance(value, (bool, int, float, str)):
+        return type(value), value
+    if not isinstance(value, FunctionType) or value.__kwdefaults__:
+        return None
+    try:
+        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+    except ValueError:  # a cell that is empty yet
+        return None
+    parts = tuple([_plain(v) for v in (*captured, *(value.__defaults__ or ()))])
+    return None if None in parts else (value.__code__, id(value.__globals__), parts)
 
 
 def scan_of(eqn: Any) -> Scan:
@@ -158,6 +194,11 @@ def bind_equation(primitive: Any, params: dict, args: Sequence) -> list:
     return list(out) if primitive.multiple_results else [out]
 
 
+def traceback_of(eqn: Any) -> Any:
+    """Return the stack that made an equation, the same value for the same place; maybe `None`."""
+    return eqn.source_info.traceback
+
+
 def source_line(eqn: Any, skip: tuple[str, ...] = ()) -> SourceLine | None:
     """Find the innermost frame of the user's own code that made an equation.
 
@@ -166,7 +207,7 @@ def source_line(eqn: Any, skip: tuple[str, ...] = ()) -> SourceLine | None:
         skip: Path prefixes that do not count as the user's code, besides the
             installed libraries and the standard library.
     """
-    traceback = eqn.source_info.traceback
+    traceback = traceback_of(eqn)
     if traceback is None:
         return None
     outside = LIBRARIES + skip

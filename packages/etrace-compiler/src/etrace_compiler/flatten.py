@@ -4,7 +4,6 @@ What becomes of loops and branches is for a `Rewrite` to say; without one they s
 """
 
 from collections.abc import Callable, Sequence
-from enum import IntFlag
 from typing import Any
 
 import jax
@@ -28,8 +27,8 @@ from etrace_compiler.program import (
 __all__ = ['Depends', 'Flattener', 'Rewrite', 'flatten_jaxpr', 'program_of']
 
 
-class Depends(IntFlag):
-    """What a variable is computed from."""
+class Depends:
+    """What a variable is computed from: bits, to be combined."""
 
     NOTHING = 0
     DATA = 1
@@ -54,7 +53,10 @@ class Flattener:
     def __init__(self, rewrite: Rewrite | None = None, library_paths: tuple[str, ...] = ()):
         self._rewrite = rewrite
         self._library_paths = library_paths
-        self._depends: dict[Atom, Depends] = {}
+        self._depends: dict[Atom, int] = {}
+        #: The user's line by traceback: a loop in Python makes many equations in one place.
+        self._lines: dict[Any, SourceLine | None] = {}
+        #: How many loops each variable changes with, if any.
         self._levels: dict[Atom, int] = {}
         #: Equation and operands -> the equation, kept so that its id stays its own, and results.
         self._seen: dict[Any, tuple[Any, tuple[Var, ...]]] = {}
@@ -66,14 +68,14 @@ class Flattener:
         """The equations collected so far, outside open loops."""
         return tuple(self._blocks[0])
 
-    def depends(self, atoms: Sequence[Atom]) -> Depends:
+    def depends(self, atoms: Sequence[Atom]) -> int:
         """What some operands are computed from."""
         found = Depends.NOTHING
         for v in atoms:
             found |= self._depends.get(v, Depends.NOTHING)
         return found
 
-    def input(self, like: Any, depends: Depends) -> Var:
+    def input(self, like: Any, depends: int) -> Var:
         """Make a variable for an input of the program."""
         v = _new_var(like)
         self._depends[v] = depends
@@ -87,9 +89,9 @@ class Flattener:
         env: dict[Any, Atom] = dict(zip(jaxpr.constvars, map(Const, consts), strict=True))
         env.update(zip(jaxpr.invars, args, strict=True))
         for eqn in jaxpr.eqns:
-            line = _jax.source_line(eqn, self._library_paths) or source
+            line = self._line(eqn) or source
             operands = tuple(
-                Const(v.val) if isinstance(v, _jax.Literal) else env[v] for v in eqn.invars
+                [Const(v.val) if isinstance(v, _jax.Literal) else env[v] for v in eqn.invars]
             )
             body = _jax.inlinable_jaxpr(eqn)
             if body is not None:
@@ -100,6 +102,12 @@ class Flattener:
                     results = self.append(eqn, operands, line)
             env.update(zip(eqn.outvars, results, strict=True))
         return tuple(Const(v.val) if isinstance(v, _jax.Literal) else env[v] for v in jaxpr.outvars)
+
+    def _line(self, eqn: Any) -> SourceLine | None:
+        place = _jax.traceback_of(eqn)
+        if place not in self._lines:
+            self._lines[place] = _jax.source_line(eqn, self._library_paths)
+        return self._lines[place]
 
     def apply(
         self, function: Callable, args: Sequence[Atom], source: SourceLine | None
@@ -130,9 +138,7 @@ class Flattener:
         block = self._blocks.pop()
         self._blocks[-1].extend(block)
 
-    def begin_carry(
-        self, init: Atom, depends: Depends, source: SourceLine | None
-    ) -> tuple[Var, Var]:
+    def begin_carry(self, init: Atom, depends: int, source: SourceLine | None) -> tuple[Var, Var]:
         """Append `loop_carry`; return the carry, and the variable that its end must define."""
         end = Var(init.shape, init.dtype)
         self._depends[end] = depends
@@ -145,12 +151,14 @@ class Flattener:
     def append(self, eqn: Any, operands: tuple, source: SourceLine | None) -> tuple[Var, ...]:
         """Append an equation as it is; return its results."""
         # the copies of a loop's body share what does not change from one to the next
-        same = (id(eqn), *(id(v.value) if isinstance(v, Const) else v for v in operands))
-        if same in self._seen and not _jax.has_effects(eqn):
+        same = (id(eqn), *[id(v.value) if isinstance(v, Const) else v for v in operands])
+        effects = _jax.has_effects(eqn)
+        if same in self._seen and not effects:
             return self._seen[same][1]
-        outputs = tuple(_new_var(v) for v in eqn.outvars)
-        deepest = max((self._levels.get(v, 0) for v in operands), default=0)
-        level = len(self._loops) - 1 if _jax.has_effects(eqn) else deepest
+        outputs = tuple([_new_var(v) for v in eqn.outvars])
+        level = len(self._loops) - 1
+        if level and not effects:
+            level = max([self._levels.get(v, 0) for v in operands], default=0)
         self._record(eqn.primitive, eqn.params, operands, outputs, source, level)
         self._seen[same] = eqn, outputs
         return outputs
@@ -160,9 +168,11 @@ class Flattener:
     ) -> None:
         equation = Equation(primitive, params, inputs, outputs, source, self._loops[level])
         self._blocks[level].append(equation)
+        depends = self.depends(inputs)
         for v in outputs:
-            self._levels[v] = level
-            self._depends[v] = self._depends.get(v, Depends.NOTHING) | self.depends(inputs)
+            if level:
+                self._levels[v] = level
+            self._depends[v] = self._depends.get(v, Depends.NOTHING) | depends
 
 
 def flatten_jaxpr(closed_jaxpr: Any, rewrite: Rewrite | None = None) -> Program:

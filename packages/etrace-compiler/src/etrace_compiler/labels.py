@@ -3,21 +3,22 @@
 *Origin* goes forward from the old states of a group: the position an element came from.
 *Destination* goes backward from its new states: the position an element will reach.
 Structural operations move labels, elementwise ones copy them, reductions and products
-merge them. `-1` is "none", `-2` "several", and `-3` marks an element whose readers lead to
-different positions although each leads to one; a variable without any label is `None`.
+merge them. A variable without any label is `None`.
 """
 
 import weakref
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from etrace_compiler import _jax
 from etrace_compiler.flatten import flatten_jaxpr, program_of
-from etrace_compiler.moves import NONE, source_indices
-from etrace_compiler.ops import operator_of
+from etrace_compiler.label_arrays import CLASH, NONE, SEVERAL, collapse, merge_arrays, shaped
+from etrace_compiler.moves import source_indices
+from etrace_compiler.ops import Operator, operator_of
 from etrace_compiler.primitives import ELEMENTWISE, passes_derivative
 from etrace_compiler.program import (
     LOOP_CARRY,
@@ -42,8 +43,6 @@ __all__ = [
     'merge',
 ]
 
-SEVERAL, CLASH = -2, -3
-
 Labels = np.ndarray | None
 
 _REDUCTIONS = frozenset({'reduce_and', 'reduce_max', 'reduce_min', 'reduce_or', 'reduce_prod',
@@ -61,34 +60,6 @@ def merge(a: Labels, b: Labels, clash: int) -> Labels:
     if a is None or b is None:
         return b if a is None else a
     return merge_arrays(a, b, clash)
-
-
-def merge_arrays(a: np.ndarray, b: np.ndarray, clash: int) -> np.ndarray:
-    """Merge two arrays of labels; see `merge`."""
-    if a is b:  # elementwise operations hand labels on as they are
-        return a
-    out = np.where(a == b, a, clash)
-    out = np.where(a == NONE, b, out)
-    return np.where(b == NONE, a, out)
-
-
-def collapse(labels: np.ndarray, axes: tuple[int, ...], keepdims: bool = True) -> np.ndarray:
-    """Merge labels along axes; "several" wins over an undecided clash only if it is certain."""
-    if not axes:
-        return labels
-    single = labels >= 0
-    top = np.max(labels, axis=axes, keepdims=keepdims, initial=NONE)
-    low = np.min(np.where(single, labels, np.iinfo(labels.dtype).max), axis=axes,
-                 keepdims=keepdims, initial=np.iinfo(labels.dtype).max)  # fmt: skip
-    several = (labels == SEVERAL).any(axis=axes, keepdims=keepdims) | ((top >= 0) & (low != top))
-    clash = (labels == CLASH).any(axis=axes, keepdims=keepdims)
-    return np.where(several, SEVERAL, np.where(clash, CLASH, np.where(top >= 0, top, NONE)))
-
-
-def _shaped(labels: np.ndarray, shape: tuple[int, ...]) -> Labels:
-    if not (labels != NONE).any():
-        return None
-    return np.broadcast_to(labels.astype(np.int32, copy=False), shape)
 
 
 def _forward_move(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -147,33 +118,33 @@ def _forward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
             out = merge_arrays(out, other, SEVERAL)
         return [out]
     if eqn.name == 'broadcast_in_dim':
-        return [_shaped(_place_axes(eqn, first), shape)]
+        return [shaped(_place_axes(eqn, first), shape)]
     if eqn.name == 'split':
         cuts = np.cumsum(eqn.params['sizes'])[:-1]
-        return [_shaped(a, a.shape) for a in np.split(first, cuts, eqn.params['axis'])]
+        return [shaped(a, a.shape) for a in np.split(first, cuts, eqn.params['axis'])]
     if eqn.name == 'unstack':
-        return [_shaped(a, a.shape) for a in np.moveaxis(first, eqn.params['axis'], 0)]
+        return [shaped(a, a.shape) for a in np.moveaxis(first, eqn.params['axis'], 0)]
     if eqn.name in _COPIES:
         return list(labels)
     if eqn.name in _REDUCTIONS:
-        return [_shaped(collapse(first, tuple(eqn.params['axes']), False), shape)]
+        return [shaped(collapse(first, tuple(eqn.params['axes']), False), shape)]
     if eqn.name in _CUMULATIVE:
-        return [_shaped(collapse(first, (eqn.params['axis'],)), shape)]
+        return [shaped(collapse(first, (eqn.params['axis'],)), shape)]
     if eqn.name == 'dot_general':
         sides = [_dot_forward(eqn, k, a) for k, a in enumerate(labels) if a is not None]
-        return [_shaped(merge_arrays(sides[0], sides[-1], SEVERAL), shape)]
+        return [shaped(merge_arrays(sides[0], sides[-1], SEVERAL), shape)]
     moves = source_indices(eqn)
     if moves is not None:
         out: Labels = None
         for index, a in zip(moves, labels, strict=True):
             if a is not None and index is not None:
                 out = merge(out, _forward_move(index, a), SEVERAL)
-        return [None if out is None else _shaped(out, shape)]
+        return [None if out is None else shaped(out, shape)]
     window = window_of(eqn)
     if window is not None:
         return [_forward_window(eqn, window, labels)]
     everything = np.concatenate([a.reshape(-1) for a in given])
-    return [_shaped(collapse(everything, (0,), False), v.shape) for v in eqn.outputs]
+    return [shaped(collapse(everything, (0,), False), v.shape) for v in eqn.outputs]
 
 
 def backward_labels(
@@ -199,49 +170,49 @@ def _backward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
     a = given[0]
     shapes = [v.shape for v in eqn.inputs]
     if eqn.name in ELEMENTWISE:
-        return [a if a.shape == shape else _shaped(_unbroadcast(a, shape), shape)
+        return [a if a.shape == shape else shaped(_unbroadcast(a, shape), shape)
                 for shape in shapes]  # fmt: skip
     if eqn.name == 'broadcast_in_dim':
-        return [_shaped(_unplace_axes(eqn, a), shapes[0])]
+        return [shaped(_unplace_axes(eqn, a), shapes[0])]
     if eqn.name in ('split', 'unstack'):
         parts = [np.full(v.shape, NONE, np.int32) if b is None else b
                  for v, b in zip(eqn.outputs, labels, strict=True)]  # fmt: skip
         join = np.concatenate if eqn.name == 'split' else np.stack
-        return [_shaped(join(parts, eqn.params['axis']), shapes[0])]
+        return [shaped(join(parts, eqn.params['axis']), shapes[0])]
     if eqn.name in _COPIES:
         return list(labels)
     if eqn.name in _REDUCTIONS:
-        return [_shaped(np.expand_dims(a, tuple(eqn.params['axes'])), shapes[0])]
+        return [shaped(np.expand_dims(a, tuple(eqn.params['axes'])), shapes[0])]
     if eqn.name in _CUMULATIVE:
-        return [_shaped(collapse(a, (eqn.params['axis'],)), shapes[0])]
+        return [shaped(collapse(a, (eqn.params['axis'],)), shapes[0])]
     if eqn.name == 'dot_general':
-        return [_shaped(_dot_backward(eqn, k, a), shapes[k]) for k in range(2)]
+        return [shaped(_dot_backward(eqn, k, a), shapes[k]) for k in range(2)]
     moves = source_indices(eqn)
     if moves is not None:
         return [
-            None if index is None else _shaped(_backward_move(index, a, shape), shape)
+            None if index is None else shaped(_backward_move(index, a, shape), shape)
             for index, shape in zip(moves, shapes, strict=True)
         ]
     window = window_of(eqn)
     if window is not None:
         if not window.writes:
-            return [_shaped(window.to_whole(a, collapse), shapes[0]), *[None] * (len(shapes) - 1)]
-        part = _shaped(window.to_part(a, collapse), window.part)
+            return [shaped(window.to_whole(a, collapse), shapes[0]), *[None] * (len(shapes) - 1)]
+        part = shaped(window.to_part(a, collapse), window.part)
         at = 1 if eqn.name == 'dynamic_update_slice' else 2
         return [part if k == at else a if k == 0 else None for k in range(len(shapes))]
     everything = np.concatenate([b.reshape(-1) for b in given])
-    return [_shaped(collapse(everything, (0,), False), shape) for shape in shapes]
+    return [shaped(collapse(everything, (0,), False), shape) for shape in shapes]
 
 
 def _forward_window(eqn: Equation, window: Window, labels: Sequence[Labels]) -> Labels:
     """Push labels through a read or a write at a place that is not known."""
     whole = labels[0]
     if not window.writes:
-        return None if whole is None else _shaped(window.to_part(whole, collapse), window.part)
+        return None if whole is None else shaped(window.to_part(whole, collapse), window.part)
     part = labels[1 if eqn.name == 'dynamic_update_slice' else 2]
     spread = None if part is None else window.to_whole(part, collapse)
     found = merge(whole, spread, SEVERAL)
-    return None if found is None else _shaped(found, window.whole)
+    return None if found is None else shaped(found, window.whole)
 
 
 def _forward_frame(eqn: Equation, labels: Sequence[Labels]) -> Labels:
@@ -249,11 +220,11 @@ def _forward_frame(eqn: Equation, labels: Sequence[Labels]) -> Labels:
     first, last = labels[0], labels[-1]
     if eqn.primitive is LOOP_CARRY and first is not None and last is not None:
         # what enters decides; where the body moves it, the operand that does so is cut
-        return _shaped(np.where(first == NONE, last, first), first.shape)
+        return shaped(np.where(first == NONE, last, first), first.shape)
     if eqn.primitive is LOOP_SLICE and first is not None:
-        return _shaped(collapse(first, (0,), False), eqn.outputs[0].shape)
+        return shaped(collapse(first, (0,), False), eqn.outputs[0].shape)
     if eqn.primitive is LOOP_STACK and first is not None:
-        return _shaped(first, eqn.outputs[0].shape)
+        return shaped(first, eqn.outputs[0].shape)
     return first if last is None else last
 
 
@@ -261,9 +232,9 @@ def _backward_frame(eqn: Equation, labels: Labels) -> list[Labels]:
     if labels is None:
         return [None] * len(eqn.inputs)
     if eqn.primitive is LOOP_SLICE:
-        return [_shaped(labels, eqn.inputs[0].shape)]
+        return [shaped(labels, eqn.inputs[0].shape)]
     if eqn.primitive is LOOP_STACK:
-        return [_shaped(collapse(labels, (0,), False), eqn.inputs[0].shape)]
+        return [shaped(collapse(labels, (0,), False), eqn.inputs[0].shape)]
     if eqn.primitive is LOOP_LAST:
         return [None, labels]
     return [labels] * len(eqn.inputs)
@@ -325,9 +296,6 @@ def _dot_backward(eqn: Equation, side: int, labels: np.ndarray) -> np.ndarray:
 
 _BODIES: weakref.WeakKeyDictionary[Equation, Program | None] = weakref.WeakKeyDictionary()
 
-#: By signature: the same operator on the same shapes is traced once as long as one is in use.
-_OPERATOR_BODIES: weakref.WeakValueDictionary[Any, Program] = weakref.WeakValueDictionary()
-
 
 def _body(eqn: Equation) -> Program | None:
     """The inside of an equation whose labels follow from what it is made of."""
@@ -337,14 +305,25 @@ def _body(eqn: Equation) -> Program | None:
         if body is not None:
             _BODIES[eqn] = flatten_jaxpr(body)
         elif operator is not None:
-            known = _OPERATOR_BODIES.get(eqn.signature)
-            if known is None:
-                known = program_of(partial(operator.forward, **eqn.params), *eqn.inputs)
-                _OPERATOR_BODIES[eqn.signature] = known
-            _BODIES[eqn] = known
+            _BODIES[eqn] = _operator_body(operator, eqn)
         else:
             _BODIES[eqn] = None
     return _BODIES[eqn]
+
+
+def _operator_body(operator: Operator, eqn: Equation) -> Program:
+    shapes = tuple([(v.shape, v.dtype) for v in eqn.inputs])
+    try:
+        return _traced(operator, tuple(eqn.params.items()), shapes)
+    except TypeError:  # parameters that cannot be compared
+        return _traced.__wrapped__(operator, tuple(eqn.params.items()), shapes)
+
+
+@lru_cache(maxsize=256)
+def _traced(operator: Operator, params: tuple, shapes: tuple) -> Program:
+    """Trace the same operator on the same shapes once."""
+    forward = partial(operator.forward, **dict(params))
+    return program_of(forward, *(jax.ShapeDtypeStruct(*s) for s in shapes))
 
 
 # Inside a body labels follow the values: its derivative rule need not be that of its

@@ -13,7 +13,7 @@ lead back from `loop_next` to `loop_carry`; `Program.settle` repeats a loop unti
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -80,6 +80,16 @@ class Loop:
         return (*(self.parent.chain if self.parent else ()), self)
 
 
+@cache
+def _is_inexact(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, np.inexact))
+
+
+@cache
+def _is_complex(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, np.complexfloating))
+
+
 class Var:
     """One array-valued variable; two variables are equal only if they are the same object."""
 
@@ -88,8 +98,8 @@ class Var:
     def __init__(self, shape: Sequence[int], dtype: Any):
         self.shape = tuple(shape)
         self.dtype = dtype
-        self.is_inexact = bool(jnp.issubdtype(dtype, np.inexact))
-        self.is_complex = self.is_inexact and bool(jnp.issubdtype(dtype, np.complexfloating))
+        self.is_inexact = _is_inexact(dtype)
+        self.is_complex = _is_complex(dtype)
 
     def __repr__(self) -> str:
         return f'Var({self.dtype}{list(self.shape)})'
@@ -101,31 +111,16 @@ class Const:
 
     value: Any
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return jnp.shape(self.value)
 
-    @property
+    @cached_property
     def dtype(self) -> Any:
         return jax.dtypes.result_type(self.value)
 
 
 Atom = Var | Const
-
-
-class _Hashed:
-    """A value whose hash is computed once."""
-
-    __slots__ = ('hash', 'value')
-
-    def __init__(self, value: Any):
-        self.value, self.hash = value, hash(value)
-
-    def __hash__(self) -> int:
-        return self.hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, _Hashed) and self.value == other.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,15 +141,18 @@ class Equation:
     @cached_property
     def signature(self) -> Any:
         """The same for equations that do the same to operands of the same shapes."""
-        constants = tuple(id(v.value) for v in self.inputs if isinstance(v, Const))
-        shapes = tuple(v.shape for v in (*self.inputs, *self.outputs))
-        params: Any = tuple(sorted(self.params.items(), key=itemgetter(0)))
+        atoms = tuple(
+            [
+                (v.shape, v.dtype) if isinstance(v, Var) else id(v.value)
+                for v in (*self.inputs, *self.outputs)
+            ]
+        )
+        params: Any = tuple(self.params.items())
         try:
             hash(params)
         except TypeError:
             params = id(self.params)
-        smooth = tuple(map(is_differentiable, (*self.inputs, *self.outputs)))
-        return _Hashed((self.primitive, params, constants, shapes, smooth))
+        return self.primitive, params, atoms
 
     @property
     def loops(self) -> tuple[Loop, ...]:
@@ -184,9 +182,20 @@ class Program:
         return {}
 
     @cached_property
+    def kinds(self) -> list[int]:
+        """One number per equation, the same for equations of the same signature."""
+        numbers: dict[Any, int] = {}
+        return [numbers.setdefault(e.signature, len(numbers)) for e in self.equations]
+
+    @cached_property
     def made(self) -> dict[Any, int]:
         """Index of the equation that computes each variable."""
         return {v: i for i, eqn in enumerate(self.equations) for v in eqn.outputs}
+
+    @cached_property
+    def has_loops(self) -> bool:
+        """Whether any equation stands in a loop."""
+        return any([e.loop is not None for e in self.equations])
 
     @cached_property
     def _stretches(self) -> list[tuple[Loop | None, int]]:
@@ -218,6 +227,10 @@ class Program:
         Raises:
             CompilationError: If a loop is given up.
         """
+        if not self.has_loops:
+            for i in range(len(self.equations)) if region is None else region:
+                visit(i)
+            return
         places = self._stretches
         chosen = places if region is None else [places[i] for i in region]
         for loop, items in groupby(chosen, key=itemgetter(0)):
@@ -245,7 +258,7 @@ class Program:
 
         def visit(i: int) -> bool:
             eqn = self.equations[i]
-            if not any(v in reached for v in eqn.inputs) or reached.issuperset(eqn.outputs):
+            if reached.isdisjoint(eqn.inputs) or reached.issuperset(eqn.outputs):
                 return False
             reached.update(eqn.outputs)
             return True
@@ -270,7 +283,7 @@ def _unsettled(eqn: Equation, limit: int) -> CompilationError:
 
 def is_differentiable(atom: Atom) -> bool:
     """Whether a value can carry a derivative (floating or complex)."""
-    return atom.is_inexact if isinstance(atom, Var) else jnp.issubdtype(atom.dtype, np.inexact)
+    return atom.is_inexact if isinstance(atom, Var) else _is_inexact(atom.dtype)
 
 
 def apply_equation(eqn: Equation, values: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """From a live model to a traced step: the only place where the compiler reads live states."""
 
-import pathlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -173,11 +173,12 @@ def extract_module_info(
     check_module(model)
     step = brainstate.transform.StatefulFunction(model, return_only_write=False)
     try:
-        step.make_jaxpr(*model_args)
+        made = step.get_arg_cache_key(*model_args, compile_if_miss=True)
     except AttributeError as error:
         raise _uninitialised(error) or error from error
-    trace = step.get_state_trace(*model_args)
-    paths = {id(state): path for path, state in all_states(model).items()}
+    trace = step.get_state_trace_by_cache(made)
+    everything = all_states(model)
+    paths = {id(state): path for path, state in everything.items()}
     live = {}
     for i, state in enumerate(trace.states):
         path = paths.get(id(state)) or ('global', state.name or f'{type(state).__name__}{i}')
@@ -186,11 +187,10 @@ def extract_module_info(
         live[tuple(path)] = state
     specs = _specs(live, trace.been_writen)
 
-    closed_jaxpr = step.get_jaxpr(*model_args)
-    out_shapes, _ = step.get_out_shapes(*model_args)
+    closed_jaxpr = step.get_jaxpr_by_cache(made)
+    out_shapes, _ = step.get_out_shapes_by_cache(made)
     arg_leaves, in_tree = jax.tree.flatten(tuple(model_args))
-    in_avals = tuple(jax.ShapeDtypeStruct(jnp.shape(a), jax.dtypes.result_type(a))
-                     for a in arg_leaves)  # fmt: skip
+    in_avals = tuple(map(_struct, arg_leaves))
     count = len(jax.tree.leaves(out_shapes))
     program, records = canonicalise(
         closed_jaxpr,
@@ -201,7 +201,6 @@ def extract_module_info(
         library_paths=library_paths(),
     )
     records = (*records, *_undifferentiable(specs, live))
-    everything = all_states(model)
     everything.update(live)
     info = ModuleInfo(
         closed_jaxpr,
@@ -247,15 +246,20 @@ def library_paths() -> tuple[str, ...]:
     """Folders of our own packages, whose frames are not the user's code."""
     names = ('etrace_compiler', 'etrace_algorithms', 'etrace_nn')
     files = [sys.modules[n].__file__ for n in names if n in sys.modules]
-    return tuple(str(pathlib.Path(f).parent) for f in files if f)
+    return tuple(os.path.dirname(f) for f in files if f)
+
+
+def _struct(value: Any) -> jax.ShapeDtypeStruct:
+    if isinstance(value, jax.Array):
+        return jax.ShapeDtypeStruct(value.shape, value.dtype)
+    return jax.ShapeDtypeStruct(jnp.shape(value), jax.dtypes.result_type(value))
 
 
 def _specs(live: Mapping[Path, Any], written: Sequence[bool]) -> tuple[StateSpec, ...]:
     specs, start = [], 0
     for (path, state), is_written in zip(live.items(), written, strict=True):
         leaves, treedef = jax.tree.flatten(state.value)
-        avals = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jax.dtypes.result_type(x))
-                      for x in leaves)  # fmt: skip
+        avals = tuple(map(_struct, leaves))
         stacked = isinstance(state, brainstate.HiddenGroupState)
         count = avals[0].shape[-1] if stacked else 1
         specs.append(StateSpec(path, _role(state, avals), treedef, avals, start, is_written,

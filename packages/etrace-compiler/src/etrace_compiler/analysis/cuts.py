@@ -17,21 +17,15 @@ import numpy as np
 
 from etrace_compiler.analysis.derivatives import DerivativeKind, derivative_kind
 from etrace_compiler.analysis.memo import remembered
-from etrace_compiler.labels import (
-    CLASH,
-    NONE,
-    SEVERAL,
-    backward_labels,
-    forward_labels,
-    merge_arrays,
-)
+from etrace_compiler.label_arrays import CLASH, NONE, SEVERAL, compact, merge_arrays
+from etrace_compiler.labels import backward_labels, forward_labels
 from etrace_compiler.primitives import is_holomorphic
 from etrace_compiler.program import Equation, Program, Var
 
-__all__ = ['Cuts', 'find_cuts', 'followed_anywhere', 'identity_labels', 'origins']
+__all__ = ['Cuts', 'find_cuts', 'identity_labels', 'origins']
 
 Edge = tuple[int, int]
-LabelMap = dict[Var, np.ndarray]
+LabelMap = dict[Any, np.ndarray]
 
 #: The readers of a variable, and where each leads; `None` for the variable as a target.
 Ways = list[tuple[Edge | None, np.ndarray]]
@@ -90,7 +84,7 @@ def find_cuts(
         cut |= found
         if shared:  # what no label comes back from has no say any more
             region = sorted({program.made[v] for v in destination if v in program.made})
-        current = origins(program, sources, region, cut)
+        current = origins(program, sources, region, cut, current)
 
 
 def _between(
@@ -115,21 +109,38 @@ def _between(
 
 
 def origins(
-    program: Program, sources: Mapping, region: Iterable[int], cut: Collection[Edge] = ()
+    program: Program,
+    sources: Mapping,
+    region: Iterable[int],
+    cut: Collection[Edge] = (),
+    before: LabelMap | None = None,
 ) -> LabelMap:
-    """Push the labels of the sources forward through some equations, not past cut operands."""
+    """Push the labels of the sources forward through some equations, not past cut operands.
+
+    Args:
+        program: The flat program.
+        sources: Labels of the sources.
+        region: Sorted indices of the equations.
+        cut: Operands that labels do not pass.
+        before: What was found with fewer operands cut, and holds where nothing has changed.
+    """
     origin: LabelMap = dict(sources)
+    memo, kinds = program.memo, program.kinds
+    cut_at = {i for i, _ in cut}
+    old = before if before is not None and not program.has_loops else None
 
     def visit(i: int) -> bool:
         eqn = program.equations[i]
-        labels = [
-            origin.get(v) if isinstance(v, Var) and (i, k) not in cut else None
-            for k, v in enumerate(eqn.inputs)
-        ]
-        changed = False
-        if not any(a is not None for a in labels):
+        labels = [origin.get(v) for v in eqn.inputs]
+        if i in cut_at:
+            labels = [None if (i, k) in cut else a for k, a in enumerate(labels)]
+        elif old is not None and all([old.get(v) is origin.get(v) for v in eqn.inputs]):
+            origin.update([(v, old[v]) for v in eqn.outputs if v in old])
             return False
-        found = remembered(program.memo, forward_labels, eqn, labels)
+        if all([a is None for a in labels]):
+            return False
+        changed = False
+        found = remembered(memo, forward_labels, kinds[i], eqn, labels)
         for v, a in zip(eqn.outputs, found, strict=True):
             if a is not None and v not in sources:
                 changed = changed or (eqn.loop is not None and not _equal(origin.get(v), a))
@@ -148,15 +159,15 @@ def _destinations(
     program: Program, targets: Mapping, origin: LabelMap, cut: Collection[Edge]
 ) -> tuple[set[Edge], LabelMap, Ways]:
     """Push destinations backward; find new cuts, and the readers of the first clash."""
-    made, memo = program.made, program.memo
+    made, memo, kinds = program.made, program.memo, program.kinds
     destination: LabelMap = dict(targets)
-    ways: dict[Var, dict[Edge | None, np.ndarray]] = {v: {None: a} for v, a in targets.items()}
+    ways: dict[Any, dict[Edge | None, np.ndarray]] = {v: {None: a} for v, a in targets.items()}
     found: set[Edge] = set()
     clashes: Ways = []
-    merged_ways: set[Var] = set()
+    merged_ways: set[Any] = set()
 
     def look(v: Any) -> None:
-        if not clashes and v in merged_ways and (destination[v] == CLASH).any():
+        if not clashes and (destination[v] == CLASH).any():
             clashes.extend(sorted(ways[v].items(), key=lambda way: way[0] or (-1, -1)))
 
     # from the last equation backward, visiting only those that labels come to; inside a loop
@@ -169,16 +180,17 @@ def _destinations(
         queued.discard(-i)
         eqn = program.equations[i]
         for v in eqn.outputs:
-            look(v)
-        via = remembered(memo, backward_labels, eqn, [destination.get(v) for v in eqn.outputs])
+            if v in merged_ways:
+                look(v)
+        ends = [destination.get(v) for v in eqn.outputs]
+        comes = [None if (i, k) in cut else origin.get(v) for k, v in enumerate(eqn.inputs)]
+        via = remembered(memo, _ways_back, kinds[i], (memo, kinds[i], eqn), (*ends, *comes))
         for k, (v, to) in enumerate(zip(eqn.inputs, via, strict=True)):
-            if to is None or not isinstance(v, Var) or v not in origin or (i, k) in cut:
+            if to is None:
                 continue
-            come = origin[v]
-            if not _keeps_apart(eqn, k) or remembered(memo, _moves, None, (come, to)):
+            if to is _MOVED:
                 found.add((i, k))
                 continue
-            to = remembered(memo, _where_carried, None, (come, to))
             readers = ways.setdefault(v, {})
             readers[i, k] = to
             if eqn.loop is not None:  # a reader may have come by before, with another label
@@ -187,8 +199,8 @@ def _destinations(
                     continue
             else:
                 merged = to
-                if len(readers) > 1:
-                    merged = remembered(memo, _merged, CLASH, (destination[v], to))
+                if len(readers) > 1 and to is not destination[v]:
+                    merged = remembered(memo, _merged, CLASH, CLASH, (destination[v], to))
             destination[v] = merged
             if len(readers) > 1:
                 merged_ways.add(v)
@@ -196,8 +208,45 @@ def _destinations(
                 heappush(waiting, -made[v])
                 queued.add(-made[v])
     for v in ways:  # variables that no equation of the region produces
-        look(v)
+        if v in merged_ways:
+            look(v)
     return found, destination, clashes
+
+
+#: Stands for the labels of an operand that is to be cut.
+_MOVED = np.empty(0, np.int32)
+
+
+def _ways_back(
+    head: tuple[dict, int, Equation], labels: Sequence[np.ndarray | None]
+) -> list[np.ndarray | None]:
+    """Push destinations back through an equation, to the elements of operands that come from it.
+
+    Args:
+        head: What is known already, the equation's kind, and the equation.
+        labels: Destinations of the results, then origins of the operands.
+
+    Returns:
+        Per operand its destination, `_MOVED` if it is to be cut.
+    """
+    memo, kind, eqn = head
+    count = len(eqn.outputs)
+    via = remembered(memo, backward_labels, kind, eqn, labels[:count])
+    found = []
+    for k, (come, to) in enumerate(zip(labels[count:], via, strict=True)):
+        if come is None or to is None:
+            found.append(None)
+        elif not _keeps_apart(eqn, k):
+            found.append(_MOVED)
+        else:
+            found.append(remembered(memo, _carried, None, None, (come, to)))
+    return found
+
+
+def _carried(_: None, labels: Sequence[np.ndarray]) -> np.ndarray:
+    """The destination of the elements that carry a label forward, `_MOVED` if they move."""
+    come, to = labels
+    return _MOVED if _moves(come, to) else _where_carried(come, to)
 
 
 def _keeps_apart(eqn: Equation, k: int) -> bool:
@@ -211,17 +260,11 @@ def _keeps_apart(eqn: Equation, k: int) -> bool:
     return derivative_kind(eqn, k) is DerivativeKind.POSITIONWISE
 
 
-def _compact(*labels: np.ndarray) -> list[np.ndarray]:
-    """Leave out the axes along which labels only repeat."""
-    return [a[tuple(slice(None) if step else slice(0, 1) for step in a.strides)] for a in labels]
-
-
-def _moves(_: None, labels: Sequence[np.ndarray]) -> bool:
+def _moves(come: np.ndarray, to: np.ndarray) -> bool:
     """Whether an element that carries a label leads to several positions or to another one."""
-    come, to = labels
     if to is come:
         return bool((to == SEVERAL).any())
-    come, to = _compact(come, to)
+    come, to = compact(come), compact(to)
     if ((to == SEVERAL) & (come != NONE)).any():
         return True
     return bool((come >= 0).any() and ((to >= 0) & (come >= 0) & (to != come)).any())
@@ -232,12 +275,11 @@ def _merged(clash: int, labels: Sequence[np.ndarray]) -> np.ndarray:
     return merge_arrays(a, b, clash)
 
 
-def _where_carried(_: None, labels: Sequence[np.ndarray]) -> np.ndarray:
+def _where_carried(come: np.ndarray, to: np.ndarray) -> np.ndarray:
     """Take the label off the elements that carry none forward."""
-    come, to = labels
     if to is come:
         return to
-    (some,) = _compact(come)
+    some = compact(come)
     return to if (some != NONE).all() else np.where(come != NONE, to, NONE)
 
 
@@ -266,13 +308,4 @@ def identity_labels(shape: tuple[int, ...], axis: int | None = None, count: int 
         if axis is not None:
             labels = np.repeat(np.expand_dims(labels, axis), count, axis=axis)
         _IDENTITIES[shape, axis, count] = labels
-    return labels
-
-
-def followed_anywhere(shape: tuple[int, ...]) -> np.ndarray:
-    """Label for a variable that is followed wherever it leads."""
-    key = (shape, None, SEVERAL)
-    labels = _IDENTITIES.get(key)
-    if labels is None:
-        labels = _IDENTITIES[key] = np.broadcast_to(np.int32(SEVERAL), shape)
     return labels

@@ -58,9 +58,9 @@ def derivative_kind(eqn: Equation, operand: int) -> DerivativeKind:
     Returns:
         What kind of map its reverse derivative is; `UNKNOWN` if there is none.
     """
-    owner = _jax.custom_rule_owner(eqn)
+    rule = _jax.custom_rule_key(eqn)
     shapes = tuple((v.shape, v.dtype) for v in eqn.inputs)
-    key = (eqn.signature if owner is None else (owner, shapes)), operand
+    key = (eqn.signature if rule is None else (rule, shapes)), operand
     if key not in _KNOWN:
         if len(_KNOWN) >= _MOST:
             _KNOWN.clear()

@@ -7,7 +7,7 @@ floats and is not hidden. A state whose old value reaches nothing that a loss ca
 nothing.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etrace_compiler._jax import bodies
@@ -23,8 +23,8 @@ __all__ = ['find_exactness']
 
 K = DiagnosticKind
 
-#: Results of marked operations, and the groups on which a trace follows them.
-Traced = Collection[tuple[Var, int]]
+#: The groups in which a trace follows the result of a marked operation.
+Traced = Mapping[Var, Collection[int]]
 
 
 def find_exactness(
@@ -45,13 +45,17 @@ def find_exactness(
     """
     flows = StepFlows(info, groups)
     layers = [Layer(flows, group) for group in groups]
-    traced = {(r.y_var, group.index) for r in relations for group in r.hidden_groups}
+    traced = {r.y_var: [group.index for group in r.hidden_groups] for r in relations}
     inside = [tuple(_lost_inside(layer)) for layer in layers]
-    crossings = [tuple(_crossings(layer, layers)) for layer in layers]
+    crossings = _crossings(layers)
     found: dict[str, WeightExactness] = {}
     layers_of: list[list[int]] = [[] for _ in flows.params]
+    traced_in: list[list[Var]] = [[] for _ in groups]
+    for result, driven in traced.items():
+        for group in driven:
+            traced_in[group].append(result)
     for at, layer in enumerate(layers):
-        for param in layer.drivers(m for m, group in traced if group == layer.group.index):
+        for param in layer.drivers(traced_in[layer.group.index]):
             layers_of[param].append(at)
     for param, spec in enumerate(flows.params):
         driven = []
@@ -101,13 +105,13 @@ def _lost_before(layer: Layer, param: int, traced: Traced) -> Iterator[Dropped]:
 
 
 def _through(layer: Layer, mark: Mark, traced: Traced) -> Iterator[Dropped]:
-    is_relation = any(result is mark.result for result, _ in traced)
+    is_relation = mark.result in traced
     reason = K.RELATION_PARTIAL_PATH if is_relation else K.RELATION_EXCLUDED_WEIGHT_TO_WEIGHT
     cuts = tuple(layer.cuts_of(mark))
     for cut in cuts:
         message = f'`{cut.primitive}` mixes positions on a way to {_names(layer.group)}'
         yield Dropped(reason, cut.primitive, cut.source, message, layer.group.hidden_paths)
-    if not (cuts or (mark.result, layer.group.index) in traced):
+    if not (cuts or layer.group.index in traced.get(mark.result, ())):
         message = f'`{mark.equation.name}` acts on {_names(layer.group)} without a trace'
         yield Dropped(reason, *_place(mark.equation), message, layer.group.hidden_paths)
 
@@ -117,10 +121,12 @@ def _chained(layer: Layer, mark: Mark) -> Iterator[Dropped]:
     program = layer.flows.program
     for i in sorted(program.upstream([mark.weight])):
         eqn = program.equations[i]
+        if not bodies(eqn):
+            continue
         floats = [
             k for k, v in enumerate(eqn.inputs) if isinstance(v, Var) and is_differentiable(v)
         ]
-        if bodies(eqn) and any(derivative_kind(eqn, k) is DerivativeKind.UNKNOWN for k in floats):
+        if any(derivative_kind(eqn, k) is DerivativeKind.UNKNOWN for k in floats):
             message = f'the derivative rule of `{eqn.name}`, in the weight, may not be linear'
             yield Dropped(K.UNKNOWN_PRIMITIVE, *_place(eqn), message, layer.group.hidden_paths)
 
@@ -160,18 +166,28 @@ def _lost_inside(layer: Layer) -> Iterator[Dropped]:
     yield from _lost_aside(layer.flows, [('old', group.index), ('new', group.index)])
 
 
-def _crossings(layer: Layer, layers: Sequence[Layer]) -> Iterator[tuple[int, Dropped]]:
-    """Where the states of a group, old or new, enter the layer of another one."""
-    group = layer.group
-    own = {*group.hidden_invars, *layer.new}
-    for other in layers:
-        entry = next((e for e in other.equations.values() if not own.isdisjoint(e.inputs)), None)
-        if other is not layer and other.is_alive and entry is not None:
-            message = (
-                f'what acts on {_names(other.group)} by way of {_names(group)} is not followed on'
-            )
-            paths = (*group.hidden_paths, *other.group.hidden_paths)
-            yield other.group.index, Dropped(K.HISTORY_LEAVES_GROUP, *_place(entry), message, paths)
+def _crossings(layers: Sequence[Layer]) -> list[list[tuple[int, Dropped]]]:
+    """Where the states of each group, old or new, enter the layer of another one."""
+    owners: dict[Any, list[int]] = {}
+    for layer in layers:
+        for v in {*layer.group.hidden_invars, *layer.new}:
+            owners.setdefault(v, []).append(layer.group.index)
+    found: list[list[tuple[int, Dropped]]] = [[] for _ in layers]
+    for other in (layer for layer in layers if layer.is_alive):
+        into = other.group
+        entries: dict[int, Equation] = {}
+        for eqn in other.equations.values():
+            for v in eqn.inputs:
+                for index in owners.get(v, ()):
+                    entries.setdefault(index, eqn)
+        for index, entry in entries.items():
+            if index != into.index:
+                group = layers[index].group
+                way = f'what acts on {_names(into)} by way of {_names(group)} is not followed on'
+                paths = (*group.hidden_paths, *into.hidden_paths)
+                dropped = Dropped(K.HISTORY_LEAVES_GROUP, *_place(entry), way, paths)
+                found[index].append((into.index, dropped))
+    return found
 
 
 def _crosses(layer: Layer, other: Layer, param: int, traced: Traced) -> bool:
@@ -185,7 +201,7 @@ def _crosses(layer: Layer, other: Layer, param: int, traced: Traced) -> bool:
     operands = [flows.program.equations[c.equation].inputs[c.operand]
                 for c in other.group.drive_cuts]  # fmt: skip
     return any(
-        (m.result, index) not in traced or flows.mark_flows(m, operands)
+        index not in traced.get(m.result, ()) or flows.mark_flows(m, operands)
         for m in flows.marks_of[param]
         if flows.mark_flows(m, other.new)
     )

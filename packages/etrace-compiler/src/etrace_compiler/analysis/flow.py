@@ -1,12 +1,20 @@
 """Where a derivative can flow at all, variable by variable."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Program, Var, is_differentiable
 
-__all__ = ['Reach']
+__all__ = ['Reach', 'members']
+
+
+def members(bits: int) -> Iterator[int]:
+    """Yield the numbers of the bits that are set, the lowest first."""
+    while bits:
+        low = bits & -bits
+        yield low.bit_length() - 1
+        bits ^= low
 
 
 class Reach:
@@ -16,18 +24,19 @@ class Reach:
 
     Args:
         program: The flat program.
-        sources: Where to start, one variable or several per source.
+        sources: Where to start, one variable or several per source, by number.
         blocked: Operands not to pass, as (equation, operand).
     """
 
     def __init__(
         self,
         program: Program,
-        sources: Sequence[Iterable[Any]],
+        sources: Sequence[Iterable[Any]] | Mapping[int, Iterable[Any]],
         blocked: Collection[tuple[int, int]] = (),
     ):
         bits: dict[Any, int] = {}
-        for n, variables in enumerate(sources):
+        numbered = sources.items() if isinstance(sources, Mapping) else enumerate(sources)
+        for n, variables in numbered:
             for v in variables:
                 bits[v] = bits.get(v, 0) | 1 << n
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from etrace_compiler.analysis.flow import Reach
-from etrace_compiler.analysis.relations import parameter_leaves
-from etrace_compiler.canonical import parameter_only
+from etrace_compiler.analysis.flow import Reach, members
+from etrace_compiler.analysis.weights import marks_of, parameter_functions
 from etrace_compiler.graph import CutEdge, HiddenGroup
-from etrace_compiler.ops import operator_of
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Equation, Program, Var, is_differentiable
 from etrace_compiler.staging import ModuleInfo
@@ -84,13 +82,18 @@ class StepFlows:
         self.readable = (*info.out_atoms, *(v for new in self.new for v in new))
         self._alive = self._find_alive()
 
+    @property
+    def every_param(self) -> int:
+        """One bit for each parameter."""
+        return (1 << len(self.params)) - 1
+
     def flows(self, source: Node, targets: Iterable[Any]) -> bool:
         """Whether a derivative flows from a node to any of some variables."""
         return any(self._reach(self._number[source], v) for v in targets)
 
     def sources(self, variables: Iterable[Any]) -> int:
         """The parameters that flow to any of some variables, one bit each."""
-        return self._reach.sources(variables) & ((1 << len(self.params)) - 1)
+        return self._reach.sources(variables) & self.every_param
 
     def _find_alive(self) -> set[Node]:
         nodes = [node for node in self._number if node[0] in ('old', 'other', 'loop')]
@@ -120,11 +123,12 @@ class StepFlows:
     @cached_property
     def marks_of(self) -> list[list[Mark]]:
         """Per parameter, the sound marks that have it in their weight."""
-        sound = [m for m in self.marks if m.is_sound]
-        return [
-            [m for m in sound if self.flows(('param', param), [m.weight])]
-            for param in range(len(self.params))
-        ]
+        found: list[list[Mark]] = [[] for _ in self.params]
+        for mark in self.marks:
+            if mark.is_sound:
+                for param in members(self.sources([mark.weight])):
+                    found[param].append(mark)
+        return found
 
     @cached_property
     def homes(self) -> Mapping[Var, int]:
@@ -139,20 +143,33 @@ class StepFlows:
     @cached_property
     def fixed(self) -> set[Var]:
         """Variables that depend on parameters alone."""
-        return parameter_only(self.program, set(parameter_leaves(self.info)))
+        return parameter_functions(self.info)
 
     @cached_property
     def marks(self) -> tuple[Mark, ...]:
         """Every marked operation that is not itself a part of another one's weight."""
-        found = []
-        for i, eqn in enumerate(self.program.equations):
-            operator = operator_of(eqn.primitive)
-            if operator is not None and not (operator.has_input and eqn.outputs[0] in self.fixed):
-                place = (i, len(eqn.inputs) - 1)
-                weight = eqn.inputs[-1]
-                is_sound = weight in self.fixed and not self.program.loops_of(weight)
-                found.append(Mark(eqn, place, is_sound))
-        return tuple(found)
+        return tuple(self.marks_at.values())
+
+    @cached_property
+    def marks_at(self) -> dict[int, Mark]:
+        """The marks by the index of their equations."""
+        found = {}
+        for i in marks_of(self.info):
+            eqn = self.program.equations[i]
+            weight = eqn.inputs[-1]
+            is_sound = weight in self.fixed and not self.program.loops_of(weight)
+            found[i] = Mark(eqn, (i, len(eqn.inputs) - 1), is_sound)
+        return found
+
+    @cached_property
+    def mark_of(self) -> dict[Var, Mark]:
+        """The marks by their results."""
+        return {mark.result: mark for mark in self.marks}
+
+    @cached_property
+    def leaves(self) -> dict[Var, int]:
+        """The parameter of each variable that holds floats of one."""
+        return {v: n for n, s in enumerate(self.params) for v in _floats(self.info.old_vars(s))}
 
 
 class Layer:
@@ -169,7 +186,7 @@ class Layer:
         self.new = flows.new[group.index]
         self.is_alive = flows.is_alive(('old', group.index))
         self._inside, self._places = self._find_ways()
-        self.marks = [m for m in flows.marks if m.result in self._inside]
+        self.marks = [m for i, m in flows.marks_at.items() if i in self._places]
         self._sound = {m: n for n, m in enumerate(m for m in self.marks if m.is_sound)}
         weights = {m.weight_operand for m in self._sound}
         #: The equations of the layer, by index.
@@ -180,8 +197,10 @@ class Layer:
             for k, v in enumerate(eqn.inputs)
             if v not in self._inside or (i, k) in weights
         }
-        leaves = [_floats(flows.info.old_vars(s)) for s in flows.params]
-        sources = [*leaves, *([m.result] for m in self._sound)]
+        sources: dict[int, list[Var]] = {len(flows.params) + n: [m.result]
+                                         for m, n in self._sound.items()}  # fmt: skip
+        for v in flows.leaves.keys() & self._inside:
+            sources.setdefault(flows.leaves[v], []).append(v)
         inner = Program(flows.program.inputs, (), tuple(self.equations.values()))
         self._reach = Reach(inner, sources, blocked)
 
@@ -216,10 +235,10 @@ class Layer:
         Args:
             traced: Results of marked operations that are traced in the group.
         """
-        by_result = {m.result: m.weight for m in self.flows.marks if m.is_sound}
-        weights = [*(m.weight for m in self._sound), *(by_result[v] for v in traced)]
+        weights = [*(m.weight for m in self._sound),
+                   *(self.flows.mark_of[v].weight for v in traced)]  # fmt: skip
         found = self._reach.sources(self.new) | self.flows.sources(weights)
-        return [n for n in range(len(self.flows.params)) if found >> n & 1]
+        return list(members(found & self.flows.every_param))
 
     def avoids_marks(self, param: int) -> bool:
         """Whether a parameter acts on the group by a way that passes no sound mark."""

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from etrace_compiler._jax import SourceLine
 from etrace_compiler.analysis.flow import Reach
-from etrace_compiler.analysis.relations import marks_of, parameter_leaves
-from etrace_compiler.canonical import parameter_only
+from etrace_compiler.analysis.weights import flows_around_marks, marks_of, parameter_leaves
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.program import Var
@@ -26,12 +25,10 @@ def diagnose_parameters(
     # not all outputs of the program: a parameter that is read is handed through as a state
     outputs = {*info.out_atoms, *hidden}
     leaves = parameter_leaves(info)
-    fixed = parameter_only(program, set(leaves))
-    marks = {(i, len(program.equations[i].inputs) - 1) for i in marks_of(program, fixed)}
     records = []
     flows = Reach(program, [[v] for v in leaves])
-    unmarked = Reach(program, [[v] for v in leaves], blocked=marks)
-    weights = {program.equations[i].inputs[k] for i, k in marks}
+    unmarked = flows_around_marks(info)
+    weights = {program.equations[i].inputs[-1] for i in marks_of(info)}
     used, traced_or_held = flows.sources(outputs), flows.sources((*hidden, *weights))
     unmarked_at_all = unmarked.sources(hidden)
     for n, (v, (spec, leaf)) in enumerate(leaves.items()):

@@ -1,24 +1,29 @@
 """Find the relations: which marked operation drives which hidden group, and how."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
-from etrace_compiler.analysis.cuts import find_cuts, followed_anywhere, origins
-from etrace_compiler.analysis.flow import Reach
+from etrace_compiler.analysis.cuts import Cuts, find_cuts, origins
+from etrace_compiler.analysis.flow import Reach, members
 from etrace_compiler.analysis.groups import cut_edges, state_labels
-from etrace_compiler.canonical import parameter_only
+from etrace_compiler.analysis.weights import (
+    flows_around_marks,
+    marks_of,
+    parameter_functions,
+    parameter_leaves,
+)
 from etrace_compiler.contract import Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
-from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
-from etrace_compiler.ops import Operator, operator_of
+from etrace_compiler.graph import CutEdge, HiddenGroup, HiddenParamOpRelation
+from etrace_compiler.label_arrays import SEVERAL, uniform
+from etrace_compiler.ops import Operator
 from etrace_compiler.program import Equation, Program, Var
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
-__all__ = ['diagnose_relations', 'find_relations', 'marks_of', 'parameter_leaves']
+__all__ = ['diagnose_relations', 'find_relations']
 
 
 def find_relations(
@@ -33,13 +38,10 @@ def find_relations(
         what was decided about every marked operation.
     """
     program = info.program
-    leaves = parameter_leaves(info)
-    fixed = parameter_only(program, set(leaves))
-    marked, records = _marked_equations(program, leaves, fixed)
-    results = {eqn.outputs[0]: followed_anywhere(eqn.outputs[0].shape) for eqn, _ in marked}
+    marked, records = _marked_equations(info)
+    results = {eqn.outputs[0]: uniform(SEVERAL, eqn.outputs[0].shape) for eqn, _ in marked}
 
     origin = origins(program, results, range(len(program.equations)))
-    flows = Reach(program, [[eqn.outputs[0]] for eqn, _ in marked], blocked=_exits(program, groups))
     drives, full = [], []
     for group in groups:
         cuts = find_cuts(
@@ -54,20 +56,16 @@ def find_relations(
 
     relations: list[HiddenParamOpRelation] = []
     used: dict[str, int] = {}
-    for n, (eqn, operator) in enumerate(marked):
+    leaves = parameter_leaves(info)
+    order = {v: n for n, v in enumerate(leaves)}
+    reached, every_lost = _reached(results, drives), _lost_ways(program, full, list(results))
+    for (eqn, operator), labels, lost in zip(marked, reached, every_lost, strict=True):
         y = eqn.outputs[0]
         weight = eqn.inputs[-1]
-        labels = [cuts.destination.get(y) for cuts in drives]
-        driven = [i for i, a in enumerate(labels) if a is not None and (a >= 0).any()]
+        driven = [i for i, a in labels.items() if (a >= 0).any()]
         chain = sorted(program.upstream([weight]))
-        sources = _chain_sources(program, weight, chain)
-        owners = [leaves[v] for v in leaves if v in sources]
-        lost = [
-            (group, cut)
-            for group in full
-            for cut in group.drive_cuts
-            if flows(n, program.equations[cut.equation].inputs[cut.operand])
-        ]
+        read = order.keys() & _variables_read(program, weight, chain)
+        owners = [leaves[v] for v in sorted(read, key=order.__getitem__)]
         if not driven:
             records.extend(_excluded(eqn, owners, lost))
             continue
@@ -97,6 +95,29 @@ def find_relations(
         relations.append(relation)
         records.extend(_partial(relation, lost))
     return tuple(full), tuple(relations), tuple(records)
+
+
+def _reached(results: Iterable[Var], drives: Sequence[Cuts]) -> list[dict[int, np.ndarray]]:
+    """Per marked result, the positions of each group that its elements reach, if they do."""
+    found: dict[Var, dict[int, np.ndarray]] = {v: {} for v in results}
+    for i, cuts in enumerate(drives):
+        for v in cuts.destination.keys() & found.keys():
+            found[v][i] = cuts.destination[v]
+    return list(found.values())
+
+
+def _lost_ways(
+    program: Program, groups: Sequence[HiddenGroup], results: Sequence[Var]
+) -> list[list[tuple[HiddenGroup, CutEdge]]]:
+    """Per marked result, the cut operands that it flows to within the layer of their group."""
+    flows = Reach(program, [[v] for v in results], blocked=_exits(program, groups))
+    found: list[list[tuple[HiddenGroup, CutEdge]]] = [[] for _ in results]
+    for group in groups:
+        for cut in group.drive_cuts:
+            operand = program.equations[cut.equation].inputs[cut.operand]
+            for n in members(flows.sources([operand])):
+                found[n].append((group, cut))
+    return found
 
 
 def _exits(program: Program, groups: Sequence[HiddenGroup]) -> set[tuple[int, int]]:
@@ -135,54 +156,22 @@ def diagnose_relations(
     for relation in relations:
         verdicts = [exactness[path_key(p)].verdict for p in relation.trainable_paths]
         exact = relation.exact and set(verdicts) == {Verdict.EXACT}
-        out.append(replace(relation, exact=exact))
+        out.append(relation if exact == relation.exact else replace(relation, exact=exact))
         records.extend(_included(out[-1]))
     return tuple(out), tuple(records)
 
 
-def parameter_leaves(info: ModuleInfo) -> dict[Var, tuple[StateSpec, str]]:
-    """Map every parameter variable to its state and to the name of its leaf."""
-    out = {}
-    for spec in info.by_role('param'):
-        skeleton = spec.treedef.unflatten(range(len(spec.leaves)))
-        paths = jax.tree_util.tree_flatten_with_path(skeleton)[0]
-        for v, (path, _) in zip(info.old_vars(spec), paths, strict=True):
-            leaf = jax.tree_util.keystr(path, simple=True, separator='.')
-            out[v] = (spec, f'{spec.key}.{leaf}' if leaf else spec.key)
-    return out
-
-
-def marks_of(program: Program, fixed: set[Var]) -> dict[int, Operator]:
-    """The marked operations by the index of their equations.
-
-    A marked product of parameters alone is no more than a part of another operator's chain.
-
-    Args:
-        program: The flat program.
-        fixed: Its variables that depend on parameters alone.
-    """
-    found = {}
-    for i, eqn in enumerate(program.equations):
-        operator = operator_of(eqn.primitive)
-        if operator is not None and not (operator.has_input and eqn.outputs[0] in fixed):
-            found[i] = operator
-    return found
-
-
 def _marked_equations(
-    program: Program, leaves: Mapping[Var, tuple[StateSpec, str]], fixed: set[Var]
+    info: ModuleInfo,
 ) -> tuple[list[tuple[Equation, Operator]], list[CompilationRecord]]:
     """Marked operations whose weight is a function of parameters; records for the others."""
     marked, records = [], []
-    marks = marks_of(program, fixed)
-    weights = {(i, len(program.equations[i].inputs) - 1) for i in marks}
-    flows = Reach(program, [[v] for v in leaves], blocked=weights)
-    for i, operator in marks.items():
+    program, fixed, flows = info.program, parameter_functions(info), flows_around_marks(info)
+    specs = [spec for spec, _ in parameter_leaves(info).values()]
+    for i, operator in marks_of(info).items():
         eqn = program.equations[i]
         weight = eqn.inputs[-1]
-        owners = dict.fromkeys(
-            spec.path for n, (spec, _) in enumerate(leaves.values()) if flows(n, weight)
-        )
+        owners = dict.fromkeys(specs[n].path for n in members(flows.sources([weight])))
         if weight in fixed and program.loops_of(weight):
             records.extend(
                 record(
@@ -220,9 +209,8 @@ def _marked_equations(
     return marked, records
 
 
-def _chain_sources(program: Program, weight: Any, chain: Sequence[int]) -> set[Var]:
-    read = {v for i in chain for v in program.equations[i].inputs if isinstance(v, Var)}
-    return {weight} | read
+def _variables_read(program: Program, weight: Any, chain: Sequence[int]) -> set[Any]:
+    return {weight, *(v for i in chain for v in program.equations[i].inputs)}
 
 
 def _excluded(

@@ -190,8 +190,8 @@ class ControlFlowRewriter:
 def _concerns_learning(flat: Flattener, eqn: Any, operands: tuple[Atom, ...]) -> bool:
     """Whether a trace may have to follow something through a loop or branch."""
     depends = flat.depends(operands)
-    followed = Depends.HIDDEN in depends or _BOTH in depends
-    return followed or next(_marked_inside(eqn), None) is not None
+    followed = depends & Depends.HIDDEN or depends & _BOTH == _BOTH
+    return bool(followed) or next(_marked_inside(eqn), None) is not None
 
 
 def _gate(flat: Flattener, index: Atom, number: int, v: Atom, source: Any) -> Atom:

@@ -21,8 +21,11 @@ __all__ = ['drop_dead_equations', 'parameter_only', 'sink_markers']
 
 def parameter_only(program: Program, parameters: set[Var]) -> set[Var]:
     """Return the variables that depend on at least one parameter and on no other input."""
-    data = program.downstream(v for v in program.inputs if v not in parameters)
-    return program.downstream(parameters) - data
+    key = parameter_only, frozenset(parameters)
+    if key not in program.memo:
+        data = program.downstream(v for v in program.inputs if v not in parameters)
+        program.memo[key] = program.downstream(parameters) - data
+    return program.memo[key]
 
 
 def sink_markers(program: Program, parameters: set[Var], hidden_outputs: set[int]) -> Program:
@@ -76,8 +79,12 @@ class _Sinker:
         self._loops = eqn.loops
         for loop in eqn.loops:
             self._begins.setdefault(loop, len(self._equations))
-        inputs = tuple(self.resolve(v) for v in eqn.inputs)
         operator = operator_of(eqn.primitive)
+        marked, alias = self._marked.keys(), self._alias.keys()
+        if operator is None and marked.isdisjoint(eqn.inputs) and alias.isdisjoint(eqn.inputs):
+            self._equations.append(eqn)
+            return
+        inputs = tuple(self.resolve(v) for v in eqn.inputs)
         if not self._fixed.isdisjoint(eqn.outputs):
             if operator is element_wise_op:
                 self._alias[eqn.outputs[0]] = inputs[0]
@@ -93,7 +100,7 @@ class _Sinker:
         else:
             # the weight of an operator needs no second mark
             inputs = (*(self.mark(v, v.shape) for v in inputs[:-1]), inputs[-1])
-        self._equations.append(replace(eqn, inputs=inputs))
+        self._equations.append(eqn if inputs == eqn.inputs else replace(eqn, inputs=inputs))
 
     def leave_loops(self) -> None:
         """Place the marks that follow after all loops."""

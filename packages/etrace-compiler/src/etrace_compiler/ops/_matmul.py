@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from etrace_compiler.errors import explain_error
 from etrace_compiler.ops._element_wise import element_wise
 from etrace_compiler.ops._primitive import register_primitive
-from etrace_compiler.ops._units import add_with_units, apply_hook, split_unit, with_unit
+from etrace_compiler.ops._units import (
+    add_with_units,
+    apply_hook,
+    multiply_units,
+    promote,
+    split_unit,
+    with_unit,
+)
 
 __all__ = ['matmul', 'matmul_op']
 
@@ -109,9 +116,8 @@ def matmul(
                 code='ETC802',
             )
         )
-    dtype = jnp.promote_types(x_value.dtype, w_value.dtype)
-    y = matmul_op.primitive.bind(x_value.astype(dtype), w_value.astype(dtype), weight_axes=0)
-    y = with_unit(y, x_unit * w_unit)
+    y = matmul_op.primitive.bind(*promote(x_value, w_value), weight_axes=0)
+    y = with_unit(y, multiply_units(x_unit, w_unit))
     if bias is None:
         return y
     return add_with_units(y, element_wise(bias, weight_fn=bias_fn), 'matmul')

@@ -1,6 +1,7 @@
 """Physical units at the border of operators: taken off the arguments, put back on the result."""
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import brainunit as u
@@ -8,7 +9,14 @@ import jax.numpy as jnp
 
 from etrace_compiler.errors import explain_error
 
-__all__ = ['add_with_units', 'apply_hook', 'split_unit', 'with_unit']
+__all__ = [
+    'add_with_units',
+    'apply_hook',
+    'multiply_units',
+    'promote',
+    'split_unit',
+    'with_unit',
+]
 
 
 def split_unit(value: Any) -> tuple[Any, Any]:
@@ -20,7 +28,21 @@ def split_unit(value: Any) -> tuple[Any, Any]:
 
 def with_unit(value: Any, unit: Any) -> Any:
     """Put a unit on an array; a dimensionless, unscaled result stays a plain array."""
-    return value if unit == u.UNITLESS else u.Quantity(value, unit=unit)
+    return value if unit is u.UNITLESS or unit == u.UNITLESS else u.Quantity(value, unit=unit)
+
+
+def multiply_units(x: Any, y: Any) -> Any:
+    """Return the unit of a product."""
+    return x if x is y is u.UNITLESS else x * y
+
+
+def promote(*values: Any) -> tuple[Any, ...]:
+    """Bring arrays to their common dtype."""
+    first = values[0].dtype
+    if all([v.dtype == first and not v.weak_type for v in values]):
+        return values
+    dtype = reduce(jnp.promote_types, (v.dtype for v in values))
+    return tuple(v.astype(dtype) for v in values)
 
 
 def apply_hook(hook: Callable[[Any], Any] | None, value: Any) -> Any:
@@ -34,7 +56,8 @@ def add_with_units(y: Any, bias: Any, subject: str) -> Any:
     Raises:
         ValueError: If the bias has another dimension than the result or does not broadcast.
     """
-    if not u.have_same_dim(y, bias):
+    has_units = isinstance(y, u.Quantity) or isinstance(bias, u.Quantity)
+    if has_units and not u.have_same_dim(y, bias):
         raise ValueError(
             explain_error(
                 f'{subject} bias',
