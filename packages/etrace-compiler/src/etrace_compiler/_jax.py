@@ -6,8 +6,8 @@ never by version number. A new JAX release should break this file and nothing el
 
 import os
 import sysconfig
-from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache, partial
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -23,11 +23,13 @@ __all__ = [
     'SourceLine',
     'bind_equation',
     'bodies',
+    'body_key',
     'branches',
     'custom_rule_jaxpr',
     'custom_rule_key',
     'custom_rule_owner',
     'evaluate_jaxpr',
+    'forward_jaxpr',
     'has_effects',
     'inlinable_jaxpr',
     'is_traced',
@@ -147,6 +149,23 @@ def _custom_rule(eqn: Any) -> tuple:
     return None, []
 
 
+def body_key(jaxpr: Any) -> Hashable:
+    """Return what is the same for jaxprs that do the same; it may turn out not to be hashable."""
+    inner, consts = open_jaxpr(jaxpr)
+    number = {v: n for n, v in enumerate((*inner.constvars, *inner.invars))}
+
+    def name(v: Any) -> Hashable:
+        return (v.aval.shape, v.aval.dtype, str(v.val)) if isinstance(v, Literal) else number[v]
+
+    parts: list[Hashable] = [tuple(map(id, consts))]
+    for eqn in inner.eqns:
+        operands = tuple(map(name, eqn.invars))
+        number.update({v: len(number) + n for n, v in enumerate(eqn.outvars)})
+        made = tuple([(v.aval.shape, v.aval.dtype) for v in eqn.outvars])
+        parts.append((eqn.primitive, tuple(eqn.params.items()), operands, made))
+    return (*parts, tuple(map(name, inner.outvars)))
+
+
 def _plain(value: Any) -> Hashable | None:
     """What is the same for equal numbers and words, and for functions made anew of the same."""
     if isinstance(value, (bool, int, float, str)):
@@ -232,8 +251,7 @@ def new_primitive(name: str, forward: Callable) -> Any:
     primitive = Primitive(name)
 
     def abstract(*avals: Any, **params: Any) -> Any:
-        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-        out = jax.eval_shape(partial(forward, **params), *structs)
+        (out,) = forward_jaxpr(forward, avals, params).out_avals
         return ShapedArray(out.shape, out.dtype)
 
     def jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple:
@@ -256,6 +274,29 @@ def new_primitive(name: str, forward: Callable) -> Any:
     ad.primitive_jvps[primitive] = jvp
     mlir.register_lowering(primitive, mlir.lower_fun(forward, multiple_results=False))
     return primitive
+
+
+def forward_jaxpr(forward: Callable, avals: Sequence, params: Mapping[str, Any]) -> Any:
+    """Trace the forward function of an operator, once for the same shapes, dtypes and parameters.
+
+    Args:
+        forward: The function.
+        avals: What has the shapes and dtypes of its arguments.
+        params: Its parameters.
+    """
+    shapes = tuple([(v.shape, v.dtype) for v in avals])
+    fixed = tuple(params.items())
+    wide = jax.dtypes.canonicalize_dtype(float)  # a function may make numbers of its own
+    try:
+        return _traced(forward, shapes, fixed, wide)
+    except TypeError:  # parameters that cannot be compared
+        return _traced.__wrapped__(forward, shapes, fixed, wide)
+
+
+@lru_cache(maxsize=256)
+def _traced(forward: Callable, shapes: tuple, params: tuple, _: Any) -> Any:
+    structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    return jax.make_jaxpr(partial(forward, **dict(params)))(*structs)
 
 
 def primitive_named(name: str) -> Any:

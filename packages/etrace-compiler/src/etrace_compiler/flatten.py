@@ -47,10 +47,11 @@ class Flattener:
 
     Args:
         rewrite: Called for every equation that is not spliced.
-        library_paths: Path prefixes whose frames are not the user's code.
+        library_paths: Path prefixes whose frames are not the user's code; `None` if nobody will
+            ask for the user's lines.
     """
 
-    def __init__(self, rewrite: Rewrite | None = None, library_paths: tuple[str, ...] = ()):
+    def __init__(self, rewrite: Rewrite | None = None, library_paths: tuple[str, ...] | None = ()):
         self._rewrite = rewrite
         self._library_paths = library_paths
         self._depends: dict[Atom, int] = {}
@@ -104,6 +105,8 @@ class Flattener:
         return tuple(Const(v.val) if isinstance(v, _jax.Literal) else env[v] for v in jaxpr.outvars)
 
     def _line(self, eqn: Any) -> SourceLine | None:
+        if self._library_paths is None:
+            return None
         place = _jax.traceback_of(eqn)
         if place not in self._lines:
             self._lines[place] = _jax.source_line(eqn, self._library_paths)
@@ -175,14 +178,17 @@ class Flattener:
             self._depends[v] = self._depends.get(v, Depends.NOTHING) | depends
 
 
-def flatten_jaxpr(closed_jaxpr: Any, rewrite: Rewrite | None = None) -> Program:
+def flatten_jaxpr(
+    closed_jaxpr: Any, rewrite: Rewrite | None = None, *, lines: bool = True
+) -> Program:
     """Flatten a jaxpr; loops, branches and functions with derivative rules stay one equation.
 
     Args:
         closed_jaxpr: The jaxpr.
         rewrite: What becomes of them, if that is something else.
+        lines: Whether to look the user's lines up.
     """
-    flattener = Flattener(rewrite)
+    flattener = Flattener(rewrite, () if lines else None)
     jaxpr, _ = _jax.open_jaxpr(closed_jaxpr)
     inputs = tuple(flattener.input(v, Depends.NOTHING) for v in jaxpr.invars)
     outputs = flattener.splice(closed_jaxpr, inputs)

@@ -8,17 +8,24 @@ merge them. A variable without any label is `None`.
 
 import weakref
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
-import jax
 import numpy as np
 
 from etrace_compiler import _jax
-from etrace_compiler.flatten import flatten_jaxpr, program_of
-from etrace_compiler.label_arrays import CLASH, NONE, SEVERAL, collapse, merge_arrays, shaped
+from etrace_compiler.flatten import flatten_jaxpr
+from etrace_compiler.label_arrays import (
+    CLASH,
+    NONE,
+    SEVERAL,
+    collapse,
+    merge_arrays,
+    shaped,
+    uniform,
+)
 from etrace_compiler.moves import source_indices
-from etrace_compiler.ops import Operator, operator_of
+from etrace_compiler.ops import operator_of
 from etrace_compiler.primitives import ELEMENTWISE, passes_derivative
 from etrace_compiler.program import (
     LOOP_CARRY,
@@ -48,6 +55,7 @@ Labels = np.ndarray | None
 _REDUCTIONS = frozenset({'reduce_and', 'reduce_max', 'reduce_min', 'reduce_or', 'reduce_prod',
                          'reduce_sum', 'argmax', 'argmin'})  # fmt: skip
 _CUMULATIVE = frozenset({'cumlogsumexp', 'cummax', 'cummin', 'cumprod', 'cumsum'})
+_RESHAPES = frozenset({'expand_dims', 'reshape', 'squeeze'})
 #: One result per operand, each a copy of it.
 _COPIES = frozenset({'device_put', 'name', 'optimization_barrier', 'sharding_constraint'})
 
@@ -119,6 +127,12 @@ def _forward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
         return [out]
     if eqn.name == 'broadcast_in_dim':
         return [shaped(_place_axes(eqn, first), shape)]
+    if eqn.name in _RESHAPES:
+        return [shaped(first.reshape(shape), shape)]
+    if eqn.name == 'concatenate':
+        parts = [uniform(NONE, v.shape) if a is None else a
+                 for v, a in zip(eqn.inputs, labels, strict=True)]  # fmt: skip
+        return [shaped(np.concatenate(parts, eqn.params['dimension']), shape)]
     if eqn.name == 'split':
         cuts = np.cumsum(eqn.params['sizes'])[:-1]
         return [shaped(a, a.shape) for a in np.split(first, cuts, eqn.params['axis'])]
@@ -174,6 +188,12 @@ def _backward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
                 for shape in shapes]  # fmt: skip
     if eqn.name == 'broadcast_in_dim':
         return [shaped(_unplace_axes(eqn, a), shapes[0])]
+    if eqn.name in _RESHAPES:
+        return [shaped(a.reshape(shapes[0]), shapes[0])]
+    if eqn.name == 'concatenate':
+        axis = eqn.params['dimension']
+        cuts = np.cumsum([shape[axis] for shape in shapes])[:-1]
+        return [shaped(b, b.shape) for b in np.split(a, cuts, axis)]
     if eqn.name in ('split', 'unstack'):
         parts = [np.full(v.shape, NONE, np.int32) if b is None else b
                  for v, b in zip(eqn.outputs, labels, strict=True)]  # fmt: skip
@@ -303,27 +323,17 @@ def _body(eqn: Equation) -> Program | None:
         body = _jax.custom_rule_jaxpr(eqn)
         operator = operator_of(eqn.primitive)
         if body is not None:
-            _BODIES[eqn] = flatten_jaxpr(body)
+            _BODIES[eqn] = flatten_jaxpr(body, lines=False)
         elif operator is not None:
-            _BODIES[eqn] = _operator_body(operator, eqn)
+            _BODIES[eqn] = _flat(_jax.forward_jaxpr(operator.forward, eqn.inputs, eqn.params))
         else:
             _BODIES[eqn] = None
     return _BODIES[eqn]
 
 
-def _operator_body(operator: Operator, eqn: Equation) -> Program:
-    shapes = tuple([(v.shape, v.dtype) for v in eqn.inputs])
-    try:
-        return _traced(operator, tuple(eqn.params.items()), shapes)
-    except TypeError:  # parameters that cannot be compared
-        return _traced.__wrapped__(operator, tuple(eqn.params.items()), shapes)
-
-
 @lru_cache(maxsize=256)
-def _traced(operator: Operator, params: tuple, shapes: tuple) -> Program:
-    """Trace the same operator on the same shapes once."""
-    forward = partial(operator.forward, **dict(params))
-    return program_of(forward, *(jax.ShapeDtypeStruct(*s) for s in shapes))
+def _flat(closed_jaxpr: Any) -> Program:
+    return flatten_jaxpr(closed_jaxpr, lines=False)
 
 
 # Inside a body labels follow the values: its derivative rule need not be that of its

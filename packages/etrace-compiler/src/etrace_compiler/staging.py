@@ -201,7 +201,8 @@ def extract_module_info(
         library_paths=library_paths(),
     )
     records = (*records, *_undifferentiable(specs, live))
-    everything.update(live)
+    if not live.keys() <= everything.keys():  # there are states outside of the model
+        everything = brainstate.util.FlattedDict({**everything, **live})
     info = ModuleInfo(
         closed_jaxpr,
         program,
@@ -211,16 +212,16 @@ def extract_module_info(
         jax.tree.structure(out_shapes),
         records,
         tuple(p for p, s in everything.items() if isinstance(s, brainstate.ParamState)),
-        brainstate.util.FlattedDict(everything),
+        everything,
     )
     _check_parameters_unwritten(info)
     return info
 
 
-def all_states(model: brainstate.nn.Module) -> dict[Path, brainstate.State]:
+def all_states(model: brainstate.nn.Module) -> Mapping[Path, brainstate.State]:
     """Return the live states of a model by path."""
     found: Any = model.states()
-    return dict(found.items())
+    return found
 
 
 def check_module(model: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etrace_compiler.primitives import passes_derivative
-from etrace_compiler.program import Program, Var, is_differentiable
+from etrace_compiler.program import Program, Var
 
 __all__ = ['Reach', 'members']
 
@@ -51,7 +51,7 @@ class Reach:
             changed = False
             for v in eqn.outputs:
                 old = bits.get(v, 0)
-                if is_differentiable(v) and old | found != old:
+                if v.is_inexact and old | found != old:
                     bits[v] = old | found
                     changed = True
             return changed
