@@ -241,12 +241,10 @@ def entry_oracle(learner, xs):
     for r in graph.hidden_param_op_relations:
         (group,) = r.hidden_groups
         stacked = np.stack([signal[s.path[-1]] for s in group.hidden_states], -1)
-        flat = stacked.reshape(-1, stacked.shape[-1])[r.positions[0]]
+        flat = stacked.reshape(-1, stacked.shape[-1])[r.take(0, r.positions[0])]
         block = np.einsum('ghos,sghio->hio', flat, np.stack(trace[r.key][0]))
-        if r.operator.has_input:
-            inside[r.path] = inside[r.path] + block[0]
-        else:
-            inside[r.path] = inside[r.path] + block.reshape(r.y_var.shape).sum(0)
+        block = r.place(0, jnp.asarray(block))[0]
+        inside[r.path] = inside[r.path] + (block if r.operator.has_input else block[0])
     return inside
 
 

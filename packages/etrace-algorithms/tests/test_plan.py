@@ -114,7 +114,7 @@ def test_bytes_by_hand():
     plan = ea.memory_plan(SpikingChain(), inputs(SpikingChain), batch_size=5)
     full, once, x, f = 5 * 3 * 4 * 3 * 8, 5 * 4 * 3 * 8, 5 * 3 * 8, 5 * 4 * 3 * 8
     assert plan['d_rtrl'].by_relation == {'w': full, 'tau': once, 'tau#2': once}
-    each = 5 * 4 * 8 + f
+    each = 5 * 8 + f  # its input is 1, once per sample
     assert plan['pp_prop'].by_relation == {'w': x + f, 'tau': each, 'tau#2': each}
     assert plan.weights == {'w': ('w',), 'tau': ('tau',), 'tau#2': ('tau',)}
     assert plan['d_rtrl'].moved_bytes == 2 * plan['d_rtrl'].trace_bytes
@@ -181,7 +181,7 @@ class Confusing(LeakyIntegrator):
 
 def test_parameters_may_be_called_as_the_parts_of_a_trace():
     plan = ea.memory_plan(Confusing(), inputs(Confusing), batch_size=5)
-    assert plan['pp_prop'].by_relation == {'f': (5 * 3 + 5 * 4) * 8, 'x': (5 * 4 + 5 * 4) * 8}
+    assert plan['pp_prop'].by_relation == {'f': (5 * 3 + 5 * 4) * 8, 'x': (5 * 1 + 5 * 4) * 8}
     assert plan['pp_prop'].shared_bytes == 4
     learner = ea.compile(Confusing(), 'pp_prop', inputs(Confusing), batch_size=5, decay_or_rank=0.9)
     for name in ('f', 'x'):
@@ -198,7 +198,7 @@ def test_work_by_hand():
     # D eps: nine products for every entry of three states; f x: three
     assert plan['d_rtrl'].update_multiply_adds == (9 + 3) * entries
     # decay of x; decay of D f and of f
-    x, f = 5 * 3 + 5 * 4 + 5 * 4, 3 * 5 * 4
+    x, f = 5 * 3 + 5 + 5, 3 * 5 * 4
     assert plan['pp_prop'].update_multiply_adds == x + f * (9 + 3 + 3)
     assert plan['immediate'].update_multiply_adds == 0
 

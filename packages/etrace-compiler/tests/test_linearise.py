@@ -102,7 +102,11 @@ def test_f_is_all_that_the_cuts_leave_at_the_positions_given(name):
     for relation in graph.hidden_param_op_relations:
         for d, group in enumerate(relation.hidden_groups):
             columns = dense.pop(0)
-            block, at = lin.f[relation.key][d], relation.positions[d]
+            block = lin.f[relation.key][d]
+            block = jnp.stack(
+                [relation.place(d, block[..., s]) for s in range(group.num_state)], -1
+            )
+            at = relation.positions[d]
             assert block.shape == (*at.shape, group.num_state)
             size = int(np.prod(relation.y_var.shape))
             elements = np.arange(size).reshape(relation.y_var.shape)
@@ -193,7 +197,7 @@ def test_positions_say_where_results_go(name, order):
         assert positions[sample, 0].tolist() == [sample * 4 + p for p in order]
 
 
-def test_an_operator_read_in_part_has_no_position_for_the_rest():
+def test_an_operator_read_in_part_has_drives_for_that_part():
     class FirstHalf(models.Cell):
         def __init__(self):
             super().__init__(width=2)
@@ -206,8 +210,24 @@ def test_an_operator_read_in_part_has_no_position_for_the_rest():
     model = models.ready(FirstHalf())
     _, graph, lin = compiled(model, models.random(3))
     assert graph.relation('W').positions[0].tolist() == [[[0, 1, 2, 3, -1, -1, -1, -1]]]
-    close(lin.f['W'][0][0, 0, :, 0], [1, 1, 1, 1, 0, 0, 0, 0])
-    close(lin.D_at(graph.relation('W'), 0)[0, 0, :, 0, 0], [0.5] * 4 + [0] * 4)
+    assert graph.relation('W').columns[0].tolist() == [0, 1, 2, 3]
+    close(lin.f['W'][0][0, 0, :, 0], [1, 1, 1, 1])
+    close(lin.D_at(graph.relation('W'), 0)[0, 0, :, 0, 0], [0.5] * 4)
+
+
+@pytest.mark.parametrize('columns', [[0, 1, 2, 3], [1, 2], [3], [0, 2, 3]])
+def test_columns_are_taken_and_put_back(columns):
+    _, graph, _ = compiled(*models.build('leaky'))
+    relation = graph.hidden_param_op_relations[0]
+    positions = np.full((2, 1, 4), -1)
+    positions[1, 0, columns] = np.arange(len(columns))
+    relation = replace(relation, positions=(positions,))
+    block = models.random(2, 1, 4, 3, seed=5)
+    taken = relation.take(0, block)
+    close(taken, block[:, :, np.array(columns)])
+    back = np.zeros((2, 1, 4))
+    back[:, :, columns] = taken[..., 0]
+    close(relation.place(0, taken[..., 0]), back)
 
 
 def test_gather_positions_leaves_no_number_where_there_is_no_position():
@@ -217,7 +237,7 @@ def test_gather_positions_leaves_no_number_where_there_is_no_position():
     relation = replace(
         graph.hidden_param_op_relations[0],
         hidden_groups=(group,),
-        positions=(np.array([[[3, -1, 0]]]),),
+        positions=(np.array([[[3, -1, 0]], [[3, 2, 1]]]),),
     )
     found = gather_positions(lin.D[0], relation, 0)
     close(found[0, 0, 0], lin.D[0][3])
@@ -318,10 +338,8 @@ def test_batched_graph_is_the_map_of_the_unbatched_one():
         single.h.value, single.c.value = batched.h.value[i], batched.c.value[i]
         one = compiled(single, x[i])[2]
         close(lin.D[0][i], one.D[0])
-        for key in ('W', 'R'):
+        for key in ('W', 'R', 'b'):
             close(lin.f[key][0][i], one.f[key][0][0])
-        # the bias is marked where it meets the batch
-        close(lin.f['b'][0].reshape(2, 16, 2)[i], one.f['b'][0][0, :, 0])
 
 
 def test_control_without_cuts_d_is_wrong():

@@ -48,11 +48,19 @@ def test_matmul_is_a_block_matmul(weight_axes, data):
     assert block.shape == (int(np.prod(heads)), n_in, n_out)
 
 
-@given(st.lists(sides, max_size=3).map(tuple))
+@given(st.lists(sides, max_size=3).map(tuple), st.lists(sides, max_size=2).map(tuple))
 @settings(max_examples=5)
-def test_element_wise_is_a_block_matmul(shape):
-    check_operator(element_wise_op, models.random(*shape))
-    assert element_wise_op.w_block(jnp.ones(shape)).shape == (int(np.prod(shape)), 1, 1)
+def test_element_wise_is_a_block_matmul(shape, shared):
+    check_operator(element_wise_op, models.random(*shape), shared=shared)
+    block = element_wise_op.w_block(jnp.ones(shape), shared=shared)
+    assert block.shape == (1, 1, int(np.prod(shape)))
+
+
+@pytest.mark.parametrize('shared', [(), (5,), (5, 2)])
+def test_vmap_of_element_wise_over_its_weight(shared):
+    weights = models.random(3, 4)
+    mapped = jax.vmap(lambda w: element_wise_op.primitive.bind(w, shared=shared))(weights)
+    close(mapped, jnp.stack([jnp.broadcast_to(w, (*shared, 4)) for w in weights]))
 
 
 def test_blocks_of_labels_are_those_of_values():

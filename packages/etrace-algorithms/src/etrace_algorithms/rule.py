@@ -66,7 +66,7 @@ class LearningSignal:
     values: tuple[Any, ...]
 
     def at(self, relation: HiddenParamOpRelation, driven: int, *, folded: bool = False) -> Any:
-        """Return the signal where a relation's results go: `(G, H, O, S)`.
+        """Return the signal where a relation's results go: `(G, H, O', S)`.
 
         Args:
             relation: A relation.
@@ -264,9 +264,11 @@ def pull_signal(
     Args:
         signal: At hidden states.
         relation: The operation.
-        drives: `f` per driven group, `(G, H, O, S)`.
+        drives: `f` per driven group, `(G, H, O', S)`.
 
     Returns:
         `(G, H, O)`.
     """
-    return sum(pull_drive(signal.at(relation, i), f) for i, f in enumerate(drives))
+    return sum(
+        relation.place(i, pull_drive(signal.at(relation, i), f)) for i, f in enumerate(drives)
+    )

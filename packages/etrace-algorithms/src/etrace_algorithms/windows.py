@@ -100,16 +100,16 @@ class WindowEngine:
                   if i in self._probe.inputs]  # fmt: skip
         return array_bytes((states, self._taps(), self._linearised))
 
-    def run(self, data: tuple, window: int) -> tuple[list[Any], Any]:
-        """Run all steps.
+    def run(self, data: tuple, window: int, carry_trace: bool) -> tuple[list[Any], Any]:
+        """Run all steps, and advance the states.
 
         Args:
             data: Arguments of the steps, stacked.
             window: Steps per window; the last one may be shorter.
+            carry_trace: Whether to advance the trace as well.
 
         Returns:
-            The gradient of the sum of the losses, per weight; and the rest, stacked. States and
-            trace are advanced.
+            The gradient of the sum of the losses, per weight; and the rest, stacked.
         """
         zeros = [jax.tree.map(jnp.zeros_like, s.value) for s in self._weights]
         carry = (zeros, self._values(self._carried), self._learner.etrace.value)
@@ -130,7 +130,8 @@ class WindowEngine:
         for state in self._carried:
             leaves = [carried[i] for i in self._inputs[id(state)]]
             state.value = jax.tree.structure(state.value).unflatten(leaves)
-        self._learner.etrace.value = trace
+        if carry_trace:
+            self._learner.etrace.value = trace
         return gradients, jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
 
     def _values(self, states: Sequence[brainstate.State]) -> Values:

@@ -155,7 +155,8 @@ def body_key(jaxpr: Any) -> Hashable:
     number = {v: n for n, v in enumerate((*inner.constvars, *inner.invars))}
 
     def name(v: Any) -> Hashable:
-        return (v.aval.shape, v.aval.dtype, str(v.val)) if isinstance(v, Literal) else number[v]
+        aval: Any = v.aval
+        return (aval.shape, aval.dtype, str(v.val)) if isinstance(v, Literal) else number[v]
 
     parts: list[Hashable] = [tuple(map(id, consts))]
     for eqn in inner.eqns:

@@ -191,6 +191,38 @@ class HiddenParamOpRelation:
         shared, heads, fan_in, fan_out = self.folded_shape
         return self.substeps * shared, heads, fan_in, fan_out
 
+    @cached_property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Per driven group, the columns `o` of the block whose results reach it, `O'` of `O`.
+
+        Traces, drives and signals have these alone: of two gates in one product, one may go
+        around the group.
+        """
+        return tuple(np.flatnonzero((p >= 0).any(axis=(0, 1))) for p in self.positions)
+
+    def take(self, driven: int, block: Any) -> Any:
+        """Take the columns that reach a driven group: of `(G, H, O, ...)` `(G, H, O', ...)`."""
+        columns = self.columns[driven]
+        if len(columns) == block.shape[2]:
+            return block
+        start, stop = int(columns[0]), int(columns[-1]) + 1
+        return block[:, :, start:stop] if stop - start == len(columns) else block[:, :, columns]
+
+    def place(self, driven: int, block: Any) -> Any:
+        """Put columns back in their place, with zeros beside: of `(..., O')` `(..., O)`."""
+        columns, width = self.columns[driven], self.positions[driven].shape[2]
+        if len(columns) == width:
+            return block
+        start, stop = int(columns[0]), int(columns[-1]) + 1
+        if stop - start == len(columns):
+            return jnp.pad(block, [(0, 0)] * (block.ndim - 1) + [(start, width - stop)])
+        return jnp.zeros((*block.shape[:-1], width), block.dtype).at[..., columns].set(block)
+
+    def trace_shape(self, driven: int) -> tuple[int, int, int, int]:
+        """Sizes `(G, H, I, O')` of one state's part of a full trace."""
+        shared, heads, fan_in, _ = self.folded_shape
+        return shared, heads, fan_in, len(self.columns[driven])
+
     @property
     def dtype(self) -> Any:
         """Dtype of the result."""

@@ -37,7 +37,8 @@ class Linearisation:
     Attributes:
         graph: What the arrays belong to.
         x: Input of each relation in block form `(G, H, I)`, by relation key.
-        f: Per relation key, one array `(G, H, O, S)` per group that it drives.
+        f: Per relation key, one array `(G, H, O', S)` per group that it drives, of the
+            `relation.columns` that reach it.
         D: Per group, `(*varshape, S, S)`; entry `[..., s, r]` is the derivative of new state
             `s` with respect to old state `r`.
         hidden: Old hidden states per group, `(*varshape, S)`.
@@ -59,7 +60,7 @@ class Linearisation:
         return self.graph.hidden_param_op_relations
 
     def D_at(self, relation: HiddenParamOpRelation, driven: int, *, folded: bool = False) -> Any:
-        """Return `D` where a relation's results go: `(G, H, O, S, S)`.
+        """Return `D` where a relation's results go: `(G, H, O', S, S)`.
 
         Args:
             relation: A relation.
@@ -121,9 +122,10 @@ def gather_positions(
             by side on the first axis, as in `Linearisation.x` and `f`.
 
     Returns:
-        `(G, H, O, ...)`, zero where there is no position.
+        `(G, H, O', ...)` for the columns that reach the group, zero where there is no position.
     """
-    group, positions = relation.hidden_groups[driven], relation.positions[driven]
+    group = relation.hidden_groups[driven]
+    positions = relation.take(driven, relation.positions[driven])
     flat = jnp.reshape(values, (group.positions, *values.shape[len(group.varshape) :]))
     rest = flat.shape[1:]
     if np.array_equal(positions.reshape(-1), np.arange(group.positions)):
@@ -238,6 +240,7 @@ class _Transition:
         zeros = [jnp.zeros(r.result_shape, r.y_var.dtype) for r in self._relations]
         new, pull = jax.vjp(lambda h, d: self._run(read, h, d), old, zeros)
         rows, columns = [], [[] for _ in self._relations]
+        driven = [r.hidden_groups.index(group) for r in self._relations]
         for s in range(group.num_state):
             ones = jnp.zeros((*group.varshape, group.num_state), group.dtype).at[..., s].set(1)
             to_hidden, to_drive = pull(self._cotangents(ones, new))
@@ -249,8 +252,8 @@ class _Transition:
                     for a, b in zip(to_drive, imaginary, strict=True)
                 ]
             rows.append(group.concat_hidden(to_hidden))
-            for column, relation, value in zip(columns, self._relations, to_drive, strict=True):
-                column.append(relation.y_block(value))
+            for column, r, i, value in zip(columns, self._relations, driven, to_drive, strict=True):
+                column.append(r.take(i, r.y_block(value)))
         drives = {
             r.key: jnp.stack(column, axis=-1)
             for r, column in zip(self._relations, columns, strict=True)

@@ -3,7 +3,8 @@
 Everything is in the block form of one relation: input `x` is `(G, H, I)`, drive `f` and
 signals are `(G, H, O, S)`, a diagonal `D` is `(G, H, O, S, S)`, a full trace is `S` arrays
 `(G, H, I, O)`, and a weight gradient is `(H, I, O)`. `G` shares the weight, `H` does not mix,
-`S` is the number of states per position.
+`S` is the number of states per position. Of an operation whose results do not all reach the
+states, drives, signals and traces have the `relation.columns` that do.
 """
 
 from etrace_algorithms.algebra.block import (

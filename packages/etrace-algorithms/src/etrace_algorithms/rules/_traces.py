@@ -15,7 +15,7 @@ from etrace_compiler import ETraceGraph, Linearisation
 
 __all__ = ['FullTraces', 'advance_traces', 'credit_traces', 'zero_traces']
 
-#: Per relation key and driven group, `S` arrays `(G, H, I, O)`.
+#: Per relation key and driven group, `S` arrays `(G, H, I, O')`.
 FullTraces = dict[str, tuple[tuple[Any, ...], ...]]
 
 
@@ -29,10 +29,10 @@ def zero_traces(graph: ETraceGraph, dtype: Any = None) -> FullTraces:
     return {
         r.key: tuple(
             tuple(
-                jnp.zeros(r.folded_shape, dtype or jnp.result_type(r.dtype, g.dtype))
+                jnp.zeros(r.trace_shape(i), dtype or jnp.result_type(r.dtype, g.dtype))
                 for _ in range(g.num_state)
             )
-            for g in r.hidden_groups
+            for i, g in enumerate(r.hidden_groups)
         )
         for r in graph.hidden_param_op_relations
     }
@@ -57,6 +57,9 @@ def advance_traces(trace: FullTraces, lin: Linearisation) -> FullTraces:
 def credit_traces(trace: FullTraces, signal: LearningSignal) -> dict[str, Any]:
     r"""Return $\langle s, \varepsilon\rangle$, summed over the groups that a relation drives."""
     return {
-        r.key: sum(contract(signal.at(r, i, folded=True), e) for i, e in enumerate(trace[r.key]))
+        r.key: sum(
+            r.place(i, contract(signal.at(r, i, folded=True), e))
+            for i, e in enumerate(trace[r.key])
+        )
         for r in signal.graph.hidden_param_op_relations
     }

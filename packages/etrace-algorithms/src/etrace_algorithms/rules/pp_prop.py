@@ -14,10 +14,10 @@ References:
 """
 
 import numbers
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra import (
@@ -26,6 +26,7 @@ from etrace_algorithms.algebra import (
     product_gradient,
     pull_drive,
 )
+from etrace_algorithms.batching import linearisation_axes
 from etrace_algorithms.rule import Direct, Gradients, LearningRule, LearningSignal, scan_steps
 from etrace_algorithms.rules._windows import merge_steps
 from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation
@@ -33,8 +34,8 @@ from etrace_compiler.errors import explain_error
 
 __all__ = ['IODimTrace', 'as_decay']
 
-#: Cotangents `(rows, H, O)` and inputs `(rows, H, I)` of one product, by relation key.
-Rows = Mapping[str, tuple[Any, Any]]
+#: Cotangents `(G, H, O)` and inputs `(G, H, I)` whose product is a gradient.
+Product = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class IODimTrace(LearningRule):
     def init(self, graph: ETraceGraph) -> dict[str, Any]:
         x, f = {}, {}
         for r in graph.hidden_param_op_relations:
-            shared, heads, fan_in, fan_out = r.folded_shape
+            shared, heads, fan_in, _ = r.folded_shape
             x[r.key] = jnp.zeros((shared, heads, fan_in), self.trace_dtype or r.dtype)
             f[r.key] = tuple(
                 jnp.zeros(
-                    (shared, heads, fan_out, g.num_state),
+                    (shared, heads, len(r.columns[i]), g.num_state),
                     self.trace_dtype or jnp.result_type(r.dtype, g.dtype),
                 )
-                for g in r.hidden_groups
+                for i, g in enumerate(r.hidden_groups)
             )
         return {'x': x, 'f': f, 'steps': jnp.zeros((), jnp.int32)}
 
@@ -85,8 +86,8 @@ class IODimTrace(LearningRule):
         return {'x': x, 'f': f, 'steps': trace['steps'] + 1}
 
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
-        rows = self._past(trace, signal)
-        return {key: product_gradient(*both) for key, both in rows.items()}
+        parts = self._past(trace, signal)
+        return {key: product_gradient(*part) for key, part in parts.items()}
 
     def history(
         self,
@@ -100,7 +101,8 @@ class IODimTrace(LearningRule):
         for r in lin.relations:
             now, drives = _factors(lin, r)
             for i, drive in enumerate(drives):
-                out[r.key] -= outer_gradient(signal.at(r, i, folded=True), drive, now)
+                doubled = outer_gradient(signal.at(r, i, folded=True), drive, now)
+                out[r.key] -= r.place(i, doubled)
         return _add(out, None if bypass is None else self.credit(before, bypass))
 
     def gradient(
@@ -114,8 +116,11 @@ class IODimTrace(LearningRule):
     ) -> Gradients:
         if not self.fast_solve:
             return super().gradient(before, after, lin, signal, bypass, direct)
-        rows = self._rows(after, lin, signal, direct)
-        out = {key: product_gradient(*both) for key, both in rows.items()}
+        out = {}
+        for key, parts in self._products(after, lin, signal, direct).items():
+            # rows of one product: there are few in a step
+            cotangents, inputs = zip(*parts, strict=True)
+            out[key] = product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
         return _add(out, None if bypass is None else self.credit(before, bypass))
 
     def window(
@@ -129,43 +134,51 @@ class IODimTrace(LearningRule):
         if not self.fast_solve:
             return super().window(trace, lin, signal, bypass, direct)
 
-        def step(before: dict, now: Linearisation, taps: tuple) -> Any:
-            here, beside, straight = taps
+        def step(before: dict, now: Linearisation, _: None) -> tuple[dict, dict]:
             after = self.update(before, now)
-            rows = self._rows(after, now, here, straight)
-            return after, _join(rows, None if beside is None else self._past(before, beside))
+            return after, after
 
-        trace, rows = scan_steps(step, trace, lin, (signal, bypass, direct))
-        out = {k: product_gradient(merge_steps(c), merge_steps(x)) for k, (c, x) in rows.items()}
-        return out, trace
+        last, after = scan_steps(step, trace, lin)
+        axes = (0, linearisation_axes(lin.graph), 0, 0)
+        products = jax.vmap(self._products, axes)(after, lin, signal, direct)
+        if bypass is not None:
+            before = jax.tree.map(lambda e, es: jnp.concatenate([e[None], es[:-1]]), trace, after)
+            for key, part in jax.vmap(self._past)(before, bypass).items():
+                products[key].append(part)
+        out = {
+            key: sum(product_gradient(merge_steps(c), merge_steps(x)) for c, x in parts)
+            for key, parts in products.items()
+        }
+        return out, last
 
-    def _rows(
+    def _products(
         self, after: dict[str, Any], lin: Linearisation, signal: LearningSignal, direct: Direct
-    ) -> Rows:
-        """The gradient of one step as cotangents and inputs of one product per relation.
+    ) -> dict[str, list[Product]]:
+        """The gradient of one step as products, by relation key.
 
         The smoothed factors give the whole credit of the trace; what the step itself has part
         in it is taken off, and given completely.
         """
-        rows = self._past(after, signal)
+        found = {key: [part] for key, part in self._past(after, signal).items()}
         for r in lin.relations:
             now, drives = _factors(lin, r)
-            doubled = sum(pull_drive(signal.at(r, i, folded=True), f) for i, f in enumerate(drives))
+            doubled = sum(
+                r.place(i, pull_drive(signal.at(r, i, folded=True), f))
+                for i, f in enumerate(drives)
+            )
             if r.substeps == 1:
-                found = [(direct[r.key] - doubled, now)]
+                found[r.key].append((direct[r.key] - doubled, now))
             else:
-                found = [(-doubled, now), (direct[r.key], lin.x[r.key])]
-            for more in found:
-                rows = _join(rows, {r.key: more})
-        return rows
+                found[r.key] += [(-doubled, now), (direct[r.key], lin.x[r.key])]
+        return found
 
-    def _past(self, trace: dict[str, Any], signal: LearningSignal) -> Rows:
-        """The credit of a trace as cotangents and inputs of one product per relation."""
+    def _past(self, trace: dict[str, Any], signal: LearningSignal) -> dict[str, Product]:
+        """The credit of a trace as one product per relation key."""
         scale = self._scale(trace['steps'])
         return {
             r.key: (
                 sum(
-                    pull_drive(signal.at(r, i, folded=True), f * scale.astype(f.dtype))
+                    r.place(i, pull_drive(signal.at(r, i, folded=True), f * scale.astype(f.dtype)))
                     for i, f in enumerate(trace['f'][r.key])
                 ),
                 trace['x'][r.key].astype(r.dtype),
@@ -178,15 +191,6 @@ class IODimTrace(LearningRule):
             return jnp.ones(())
         weight = 1 - jnp.asarray(self.decay_f) ** steps
         return jnp.where(steps > 0, 1 / jnp.where(steps > 0, weight, 1), 1)
-
-
-def _join(rows: Rows, more: Rows | None) -> Rows:
-    """Put rows of the same products below each other."""
-    joined = dict(rows)
-    for key, (cotangent, x) in (more or {}).items():
-        above = rows[key]
-        joined[key] = jnp.concatenate([above[0], cotangent]), jnp.concatenate([above[1], x])
-    return joined
 
 
 def _add(gradients: Gradients, more: Gradients | None) -> Gradients:

@@ -6,6 +6,7 @@ that is still a function of parameters, so it belongs to the weight's chain, and
 with the trace that hangs on it, belongs where the result has the shape of the positions.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -111,15 +112,33 @@ class _Sinker:
         if v not in self._marked:
             return v
         if (v, shape) not in self._placed:
-            operand = v
-            if v.shape != shape:
-                operand = Var(shape, v.dtype)
+            operand, shared = self._before_repetition(v, shape)
+            if (*shared, *operand.shape) != shape:
+                operand, shared = Var(shape, v.dtype), ()
                 dims = tuple(range(len(v.shape)))
                 params = {'shape': shape, 'broadcast_dimensions': dims, 'sharding': None}
                 self._place(v, jax.lax.broadcast_in_dim_p, params, v, operand)
             out = self._placed[v, shape] = Var(shape, v.dtype)
-            self._place(v, element_wise_op.primitive, {}, operand, out)
+            self._place(v, element_wise_op.primitive, {'shared': shared}, operand, out)
         return self._placed[v, shape]
+
+    def _before_repetition(self, v: Atom, shape: tuple[int, ...]) -> tuple[Atom, tuple[int, ...]]:
+        """Find what is repeated along leading axes to have a shape, and those axes."""
+        while v in self._program.made:
+            eqn = self._program.equations[self._program.made[v]]
+            inner = self.resolve(eqn.inputs[0]) if eqn.inputs else v
+            lead = len(v.shape) - len(inner.shape)
+            repeats = eqn.name in ('broadcast_in_dim', 'reshape') and inner in self._marked
+            if not repeats or lead <= 0 or v.shape[lead:] != inner.shape:
+                break
+            if eqn.name == 'reshape' and math.prod(v.shape[:lead]) != 1:
+                break
+            if eqn.name == 'broadcast_in_dim':
+                dims = tuple(eqn.params['broadcast_dimensions'])
+                if dims != tuple(range(lead, len(v.shape))):
+                    break
+            v = inner
+        return v, shape[: len(shape) - len(v.shape)]
 
     def _place(self, owner: Atom, primitive: Any, params: dict, operand: Atom, out: Var) -> None:
         """Place an equation here, before the loops in which the marked variable is constant."""

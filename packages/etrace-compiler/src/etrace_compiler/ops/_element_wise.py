@@ -1,8 +1,14 @@
-"""`element_wise`: marks parameters that act position by position."""
+"""`element_wise`: marks parameters that act position by position.
 
+A parameter is the weight of a product with the input 1, whose leading axes `shared` are those
+along which it is repeated: the batch, for a bias.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from etrace_compiler.ops._primitive import register_primitive
@@ -11,24 +17,25 @@ from etrace_compiler.ops._units import apply_hook, split_unit, with_unit
 __all__ = ['element_wise', 'element_wise_op']
 
 
-def _forward(weight: Any) -> Any:
-    return weight * 1
+def _forward(weight: Any, *, shared: tuple[int, ...]) -> Any:
+    return weight * 1 if not shared else jnp.broadcast_to(weight, (*shared, *weight.shape))
 
 
-def _x_block(x: None, weight_shape: Sequence[int]) -> Any:
-    return np.ones((1, int(np.prod(weight_shape)), 1), np.float32)
+def _x_block(x: None, weight_shape: Sequence[int], *, shared: tuple[int, ...]) -> Any:
+    return np.ones((math.prod(shared), 1, 1), np.float32)
 
 
-def _w_block(weight: Any) -> Any:
-    return weight.reshape((-1, 1, 1))
+def _w_block(weight: Any, *, shared: tuple[int, ...]) -> Any:
+    return weight.reshape((1, 1, -1))
 
 
-def _y_block(y: Any, weight_shape: Sequence[int]) -> Any:
-    return y.reshape((1, -1, 1))
+def _y_block(y: Any, weight_shape: Sequence[int], *, shared: tuple[int, ...]) -> Any:
+    return y.reshape((math.prod(shared), 1, -1))
 
 
-def _batching(args: Sequence, axes: Sequence) -> tuple[Any, int]:
-    return element_wise_op.primitive.bind(args[0]), axes[0]
+def _batching(args: Sequence, axes: Sequence, *, shared: tuple[int, ...]) -> tuple[Any, int]:
+    weight = jnp.moveaxis(args[0], axes[0], 0)
+    return element_wise_op.primitive.bind(weight, shared=shared), len(shared)
 
 
 element_wise_op = register_primitive(
@@ -65,4 +72,4 @@ def element_wise(weight: Any, *, weight_fn: Callable[[Any], Any] | None = None) 
                [0.5, 0.5, 0.5]], dtype=float32)
     """
     value, unit = split_unit(apply_hook(weight_fn, weight))
-    return with_unit(element_wise_op.primitive.bind(value), unit)
+    return with_unit(element_wise_op.primitive.bind(value, shared=()), unit)
