@@ -128,12 +128,14 @@ def _accumulate(
     if learner.vjp_method == 'single-step' and chunk != 1:
         states, tree = jax.tree.flatten(weights, is_leaf=_is_state)
         try:
-            engine = WindowEngine(learner, losses_of, jax.tree.map(lambda x: x[0], data), states)
+            distinct = list({id(s): s for s in states}.values())
+            engine = WindowEngine(learner, losses_of, jax.tree.map(lambda x: x[0], data), distinct)
             budgeted = isinstance(chunk, Budget)
             size = chunk.steps(engine.step_bytes, steps) if budgeted else min(chunk, steps)
             if size > 1:
                 gradients, rest = engine.run(data, size, carry_trace)
-                return tree.unflatten(gradients), rest
+                by_state = {id(s): g for s, g in zip(distinct, gradients, strict=True)}
+                return tree.unflatten([by_state[id(s)] for s in states]), rest
         except Unsuitable as reason:
             if isinstance(chunk, int):
                 warn_of_steps(chunk, reason)

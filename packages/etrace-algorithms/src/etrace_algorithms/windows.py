@@ -72,6 +72,8 @@ class WindowEngine:
             raise Unsuitable('it reads the trace')
         if self._probe.bends(self._of(weights), [*range(self._start), *self._of(self._carried)]):
             raise Unsuitable('a derivative rule that is not linear acts on a parameter alone')
+        if self._probe.draws_anew:
+            raise Unsuitable('keys of `rbg` draw other numbers for several steps than for one')
         if self._probe.effects:
             raise Unsuitable('what it prints cannot be told from what it computes')
 
@@ -112,7 +114,7 @@ class WindowEngine:
             The gradient of the sum of the losses, per weight; and the rest, stacked.
         """
         zeros = [jax.tree.map(jnp.zeros_like, s.value) for s in self._weights]
-        carry = (zeros, self._values(self._carried), self._learner.etrace.value)
+        carry = (zeros, self._values(self._carried), self._learner._get_etrace_data())
         steps = len(jax.tree.leaves(data)[0])
         whole = steps // window * window
         parts = []
@@ -127,11 +129,11 @@ class WindowEngine:
             carry, rest = self._window(carry, jax.tree.map(lambda x: x[whole:], data))
             parts.append(rest)
         gradients, carried, trace = carry
+        if carry_trace:
+            self._learner._assign_etrace_data(trace)
         for state in self._carried:
             leaves = [carried[i] for i in self._inputs[id(state)]]
             state.value = jax.tree.structure(state.value).unflatten(leaves)
-        if carry_trace:
-            self._learner.etrace.value = trace
         return gradients, jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
 
     def _values(self, states: Sequence[brainstate.State]) -> Values:
@@ -210,7 +212,10 @@ class WindowEngine:
             return jnp.sum(losses), (rest, lin)
 
         values = [state.value for state in self._weights]
-        loss, pull, (rest, lin) = jax.vjp(total, values, self._taps(steps), has_aux=True)
+        try:
+            loss, pull, (rest, lin) = jax.vjp(total, values, self._taps(steps), has_aux=True)
+        except NotImplementedError as reason:  # from `jax.vmap`
+            raise Unsuitable(f'its steps cannot be evaluated side by side: {reason}') from reason
         found, taps = pull(jnp.ones_like(loss))
         return found, taps, rest, lin
 

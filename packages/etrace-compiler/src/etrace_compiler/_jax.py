@@ -28,6 +28,7 @@ __all__ = [
     'custom_rule_jaxpr',
     'custom_rule_key',
     'custom_rule_owner',
+    'draws_by_batch',
     'evaluate_jaxpr',
     'forward_jaxpr',
     'has_effects',
@@ -179,6 +180,16 @@ def _plain(value: Any) -> Hashable | None:
         return None
     parts = tuple([_plain(v) for v in (*captured, *(value.__defaults__ or ()))])
     return None if None in parts else (value.__code__, id(value.__globals__), parts)
+
+
+def draws_by_batch(eqn: Any) -> bool:
+    """Whether an equation draws random numbers that depend on what `vmap` adds to its operands.
+
+    Keys of the implementations `rbg` and `unsafe_rbg` do.
+    """
+    drawn = eqn.primitive.name in ('random_bits', 'random_split', 'random_fold_in')
+    keyed = drawn and 'rbg' in str(eqn.invars[0].aval.dtype)
+    return keyed or eqn.primitive.name in ('rng_bit_generator', 'rng_uniform')
 
 
 def scan_of(eqn: Any) -> Scan:

@@ -65,13 +65,19 @@ class Part:
         active, moved = set(inputs), set(moving)
         for step in self._steps:
             reads = {v for v in step.inputs if not isinstance(v, _Literal)}
-            if not reads.isdisjoint(moved):
-                moved.update(step.outputs)
-            elif not reads.isdisjoint(active):
-                active.update(step.outputs)
-                if _bends(step.eqn):
-                    return True
+            moves, acts = not reads.isdisjoint(moved), not reads.isdisjoint(active)
+            # a body may do something to a parameter alone; a rule sees all of its operands
+            by_itself = not moves or _jax.custom_rule_jaxpr(step.eqn) is None
+            if acts and by_itself and _bends(step.eqn):
+                return True
+            if moves or acts:
+                (moved if moves else active).update(step.outputs)
         return False
+
+    @property
+    def draws_anew(self) -> bool:
+        """Whether it draws random numbers that are others under `jax.vmap`."""
+        return any(_draws_anew(step.eqn) for step in self._steps)
 
     def __call__(
         self, inputs: Mapping[int, Any], call: Sequence[Any] = ()
@@ -214,6 +220,11 @@ def _count_calls(jaxpr: Any, name: str) -> int:
         1 if _is_call(eqn, name) else sum(_count_calls(body, name) for body in _jax.bodies(eqn))
         for eqn in jaxpr.eqns
     )
+
+
+def _draws_anew(eqn: Any) -> bool:
+    inner = (_draws_anew(inner) for body in _jax.bodies(eqn) for inner in body.eqns)
+    return _jax.draws_by_batch(eqn) or any(inner)
 
 
 def _bends(eqn: Any) -> bool:
