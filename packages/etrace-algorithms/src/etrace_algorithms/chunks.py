@@ -73,8 +73,9 @@ def check_chunk(chunk_size: Any, vjp_method: str) -> int | Budget:
 
 def warn_of_steps(chunk_size: int, reason: Exception) -> None:
     """Warn that windows were asked for and the steps are run one by one."""
+    code = 'ETA111'
     message = (
         f'chunk_size={chunk_size}: the steps are run one by one, because of step_fn: {reason}. '
-        'The gradients are the same; chunk_size=1 says that this is meant. [ETA111]'
+        f'The gradients are the same; chunk_size=1 says that this is meant. [{code}]'
     )
     warn_user(message)
