@@ -4,6 +4,7 @@ import brainstate
 import brainunit as u
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,7 +138,7 @@ def test_the_default_takes_windows(monkeypatch):
     )
     learner = ready(PlainRNN(), 'immediate')
     step = plainly(learner)
-    for chunk in (None, 1, 4, '1 B', 9):
+    for chunk in (None, 1, np.int32(4), '1 B', 9):
         learner.etrace_grad(inputs(6), step_fn=step, chunk_size=chunk)
     assert taken == [6, 4, 6]
 

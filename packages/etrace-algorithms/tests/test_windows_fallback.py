@@ -101,6 +101,26 @@ def reads_the_trace(learner):
     return step
 
 
+@into(REFUSED, 'it changes the trace')
+def forgets_the_trace_before(learner):
+    def step(x):
+        trace = jax.tree.map(lambda e: jnp.where(x[0, 0] > 0, 0.0, e), learner.etrace.value)
+        learner.etrace.value = trace
+        return loss(learner(x))
+
+    return step
+
+
+@into(REFUSED, 'it changes the trace')
+def halves_the_trace_after(learner):
+    def step(x):
+        out = learner(x)
+        learner.etrace.value = jax.tree.map(lambda e: 0.5 * e, learner.etrace.value)
+        return loss(out)
+
+    return step
+
+
 @into(REFUSED, 'it writes a parameter')
 def writes_a_parameter(learner):
     def step(x):
@@ -199,6 +219,18 @@ def differentiates_inside(learner):
     return step
 
 
+@into(TAKEN)
+def changes_hidden_states(learner):
+    def step(x):
+        h = learner.model.h
+        h.value = jnp.where(x[:, :1] > 0, 0.0, h.value)
+        out = learner(x) * learner.running_index.value
+        h.value = 0.9 * h.value
+        return loss(out) + loss(h.value)
+
+    return step
+
+
 @into(TAKEN, r=square)
 def a_branch_beside_the_learner(learner, r):
     def step(x):
@@ -271,6 +303,21 @@ def test_a_weight_that_is_clipped_inside_the_model():
     step = lambda x: loss(learner(x))  # noqa: E731
     expected = outcome(learner, inputs(4), step_fn=step, chunk_size=1)
     with pytest.warns(CompilationWarning, match='ETA111'):
+        assert_same(outcome(learner, inputs(4), step_fn=step, chunk_size=2), expected)
+
+
+class Rounded(ea.D_RTRL):
+    """A learner that keeps its trace rounded: every step begins with what was kept."""
+
+    def _assign_etrace_data(self, data):
+        super()._assign_etrace_data(jax.tree.map(lambda e: jnp.round(e, 1), data))
+
+
+def test_a_trace_that_is_kept_in_another_form():
+    learner = ready(LeakyIntegrator(), Rounded)
+    step = lambda x: loss(learner(x))  # noqa: E731
+    expected = outcome(learner, inputs(4), step_fn=step, chunk_size=1)
+    with pytest.warns(CompilationWarning, match='it changes the trace'):
         assert_same(outcome(learner, inputs(4), step_fn=step, chunk_size=2), expected)
 
 

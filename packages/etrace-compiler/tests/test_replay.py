@@ -73,6 +73,22 @@ def test_with_the_results_of_the_call_it_is_the_function():
     assert (first.shape, second.shape) == ((3,), ())
 
 
+def test_the_same_value_is_known_by_its_source():
+    stop = jax.lax.stop_gradient
+
+    def function(x, y):
+        a = jnp.sin(y)
+        called(stop(x), stop(stop(a)))
+        return x, stop(a), x + 1, y, a * 1
+
+    x, a, *others = replay(function, *ARGS[:2]).sources(range(5))
+    found = replay(function, *ARGS[:2])
+    assert found.sources(operands=(0,)) == [0]
+    assert (x, others[1]) == (0, 1)
+    assert found.sources((1,), (1,)) == [a, a]
+    assert len({x, a, *others}) == 5
+
+
 def test_the_call_is_replaced_by_what_is_given():
     part = replay(example, *ARGS).part((0, 1))
     zeros = jnp.zeros(3)

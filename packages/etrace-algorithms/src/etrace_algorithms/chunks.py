@@ -1,5 +1,6 @@
 """How many steps a window has."""
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +50,9 @@ def check_chunk(chunk_size: Any, vjp_method: str) -> int | Budget:
     single = vjp_method == 'single-step'
     if chunk_size is None:
         return Budget() if single else 1
-    if isinstance(chunk_size, int) and not isinstance(chunk_size, bool) and chunk_size >= 1:
-        return chunk_size
+    is_integer = isinstance(chunk_size, numbers.Integral) and not isinstance(chunk_size, bool)
+    if is_integer and chunk_size >= 1:
+        return int(chunk_size)
     if isinstance(chunk_size, str) and single:
         if chunk_size == 'auto':
             return Budget()

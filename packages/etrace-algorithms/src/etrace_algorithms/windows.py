@@ -62,7 +62,9 @@ class WindowEngine:
         replay = Replay(step.get_jaxpr(*slices), learner.credit_name)
         if not replay.replaceable:
             raise Unsuitable(_REASONS[min(replay.calls, 2)])
-        ends = [i + out_tree.num_leaves - self._start for i in self._of(self._carried)]
+        if not self._carries_trace(replay):
+            raise Unsuitable('it changes the trace')
+        ends = self._ends(self._of(self._carried))
         self._operands, self._credited = self._linearisation_operands()
         self._linearised = replay.operand_shapes(self._operands)
         self._record = replay.part(ends, effects=True)
@@ -87,6 +89,21 @@ class WindowEngine:
     def _of(self, states: Sequence[brainstate.State]) -> list[int]:
         """The inputs that hold some states."""
         return [i for s in states for i in self._inputs.get(id(s), ())]
+
+    def _ends(self, inputs: Sequence[int]) -> list[int]:
+        """The results of the traced step that are the new values of what states held."""
+        return [i + self._out_tree.num_leaves - self._start for i in inputs]
+
+    def _carries_trace(self, replay: Replay) -> bool:
+        """Whether the learner begins with the trace that states hold, and leaves its own there."""
+        tree = self._learner.credit_tree
+        before, after, _ = tree.unflatten(range(tree.num_leaves))[2]
+        first = replay.sources(operands=jax.tree.leaves(before))
+        held = {i for values in self._inputs.values() for i in values}
+        if not held.issuperset(first):
+            return False
+        last = replay.sources(operands=jax.tree.leaves(after))
+        return replay.sources(self._ends(first)) == last
 
     def _linearisation_operands(self) -> tuple[list[int], Any]:
         """Which operands of the credit hold the linearisation, all but its parameters."""

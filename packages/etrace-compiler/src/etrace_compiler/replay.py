@@ -125,6 +125,7 @@ class Replay:
         self._count = 0
         self._consts: dict[int, Any] = {}
         self._steps: list[_Step] = []
+        self._stopped: dict[Any, Any] = {}
         self._call: _Step | None = None
         self.calls = _count_calls(jaxpr, name)
         inputs = [self._new() for _ in jaxpr.invars]
@@ -137,6 +138,23 @@ class Replay:
         assert self._call is not None
         found = [self._call.eqn.invars[i].aval for i in operands]
         return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in found]
+
+    def sources(self, results: Sequence[int] = (), operands: Sequence[int] = ()) -> list[Any]:
+        """Say which results and operands of the call are the same value.
+
+        Derivatives that are stopped on the way count for nothing.
+
+        Returns:
+            One thing for each: that of an input is its number.
+        """
+        assert self._call is not None
+        found = [*(self._results[i] for i in results), *(self._call.inputs[i] for i in operands)]
+        return [self._source(v) for v in found]
+
+    def _source(self, value: Any) -> Any:
+        while value in self._stopped:
+            value = self._stopped[value]
+        return value
 
     def _new(self, value: Any = None) -> int:
         self._count += 1
@@ -164,6 +182,8 @@ class Replay:
             step = _Step(eqn, operands, tuple(self._new() for _ in eqn.outvars))
             env.update(zip(eqn.outvars, step.outputs, strict=True))
             self._steps.append(step)
+            if eqn.primitive.name == 'stop_gradient':
+                self._stopped[step.outputs[0]] = operands[0]
             if is_call:
                 self._call = step
         return [read(v) for v in jaxpr.outvars]
