@@ -247,7 +247,8 @@ def a_branch_beside_the_learner(learner, r):
 def test_run_step_by_step(name):
     """The same result, and a reason at the user's line where windows were asked for."""
     make, reason, states = REFUSED[name]
-    learner, mine = ready(LeakyIntegrator(), 'd_rtrl'), own(states)
+    learner = ready(LeakyIntegrator(), 'd_rtrl' if 'trace' in reason else 'immediate')
+    mine = own(states)
     step, beside = make(learner, **mine), list(mine.values())
     weights = [*learner.param_states.values()]
     weights += [s for s in beside if isinstance(s, brainstate.ParamState)]

@@ -51,7 +51,7 @@ def check_chunk(chunk_size: Any, vjp_method: str) -> int | Budget:
     if chunk_size is None:
         return Budget() if single else 1
     is_integer = isinstance(chunk_size, numbers.Integral) and not isinstance(chunk_size, bool)
-    if is_integer and chunk_size >= 1:
+    if is_integer and int(chunk_size) >= 1:
         return int(chunk_size)
     if isinstance(chunk_size, str) and single:
         if chunk_size == 'auto':
