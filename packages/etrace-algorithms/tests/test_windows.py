@@ -135,9 +135,12 @@ def test_options(options):
 
 def test_the_default_takes_windows(monkeypatch):
     taken, run = [], WindowEngine.run
-    monkeypatch.setattr(
-        WindowEngine, 'run', lambda self, data, size: taken.append(size) or run(self, data, size)
-    )
+
+    def spy(self, data, window, *options):
+        taken.append(window)
+        return run(self, data, window, *options)
+
+    monkeypatch.setattr(WindowEngine, 'run', spy)
     learner = ready(LeakyIntegrator(), 'immediate')
     step = plainly(learner)
     for chunk in (None, 1, np.int32(4), '1 B', 9):

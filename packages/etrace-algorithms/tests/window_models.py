@@ -61,11 +61,13 @@ def outcome(learner, *sequences, step_fn, beside=(), **options):
     """
     states = [*learner.states().values(), *beside, brainstate.random.DEFAULT]
     kept = [state.value for state in states]
+    trace = jax.tree.map(jnp.copy, learner.etrace.value)  # the next one may take its memory
     brainstate.random.seed(3)
     found = learner.etrace_grad(*sequences, step_fn=step_fn, return_value=True, **options)
     after = [state.value for state in states]
     for state, value in zip(states, kept, strict=True):
         state.value = value
+    learner.etrace.value = trace
     return found, after
 
 
