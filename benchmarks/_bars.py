@@ -33,10 +33,10 @@ def contenders_of(results: Results, case: Case) -> dict[str, Any]:
     return next((c['contenders'] for c in results['cases'] if c['case'] == wanted), {})
 
 
-def step_seconds(results: Results, case: Case, label: str) -> float | None:
+def step_seconds(results: Results, case: Case, label: str, kind: str = 'step_s') -> float | None:
     """Return the seconds of one step: the least of all rounds, which others disturbed least."""
     figures = contenders_of(results, case).get(label, {})
-    return None if 'failed' in figures or not figures.get('step_s') else min(figures['step_s'])
+    return None if 'failed' in figures or not figures.get(kind) else min(figures[kind])
 
 
 def time_bar(limit: float, top: str, *bottom: str, **sizes: Any) -> Bar:

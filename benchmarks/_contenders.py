@@ -1,7 +1,8 @@
 """What is measured: functions that return a gradient over a sequence, compiled and accounted.
 
-A contender is named `rule/window`, such as `d_rtrl/1`, `d_rtrl/32` or `d_rtrl/T`, or is one of
-`BASELINES`. Each becomes a pure function of arrays, so that what is timed is what XLA accounts.
+A contender is named `rule/window`, such as `d_rtrl/1`, `d_rtrl/32`, `d_rtrl/T` or `d_rtrl/auto`, or
+is one of `BASELINES`. Each becomes a pure function of arrays, so that what is timed is what XLA
+accounts.
 """
 
 import dataclasses
@@ -31,28 +32,33 @@ def prepare(family: Family, case: Case, name: str) -> Program:
     if name in BASELINES:
         return BASELINES[name](family, case)
     rule, _, window = name.partition('/')
-    return online(family, case, rule, case.steps if window == 'T' else int(window))
+    return online(family, case, rule, window_of(window, case.steps))
 
 
-def online(family: Family, case: Case, rule: str, window: int) -> Program:
+def window_of(name: str, steps: int) -> int | str:
+    """Read the size of a window: a number, `T` for the whole sequence, or the learner's choice."""
+    return name if name == 'auto' else min(steps if name == 'T' else int(name), steps)
+
+
+def online(family: Family, case: Case, rule: str, window: int | str) -> Program:
     """Return the gradient of a learner, with parameters fixed over the sequence."""
     xs, ys = make_data(case)
     learner, notes = compiled_learner(family, case, rule, window, xs[0])
-    step, size = step_of(family, learner, min(window, case.steps))
+    step = step_of(family, learner, window)
 
     def run(xs: Any, ys: Any) -> Any:
-        return learner.etrace_grad(xs, ys, step_fn=step, chunk_size=size)
+        return learner.etrace_grad(xs, ys, step_fn=step, chunk_size=window)
 
     return pure(run, xs, ys, notes=notes)
 
 
 def compiled_learner(
-    family: Family, case: Case, rule: str, window: int, x: Any
+    family: Family, case: Case, rule: str, window: int | str, x: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Return a learner, the processor time that it took to make, and the bytes of its trace."""
     model = family.build(case)
     options = dict(OPTIONS[rule])
-    if not family.ours and window > 1:
+    if not family.ours and window != 1:
         options['vjp_method'] = 'multi-step'
     start = time.process_time()
     learner = family.algorithms.compile(model, rule, x, batch_size=case.batch, **options)
@@ -63,16 +69,16 @@ def compiled_learner(
     return learner, {'compile_s': seconds, 'trace_bytes': size}
 
 
-def step_of(family: Family, learner: Any, window: int) -> tuple[Callable, int]:
+def step_of(family: Family, learner: Any, window: int | str) -> Callable:
     """Return the loss of one step, or of a window where that is what an implementation wants."""
     if family.ours or window == 1:
-        return lambda x, y: jnp.mean((learner(x) - y) ** 2), window
+        return lambda x, y: jnp.mean((learner(x) - y) ** 2)
 
     def losses(xs: Any, ys: Any) -> Any:
         outs = learner(family.algorithms.MultiStepData(xs))
         return jnp.mean((outs - ys) ** 2, axis=(1, 2))
 
-    return losses, window
+    return losses
 
 
 def pure(run: Callable, *data: Any, notes: dict[str, Any] | None = None) -> Program:
@@ -151,7 +157,7 @@ def trace_copy(family: Family, case: Case) -> Program:
     """Return a scan whose every step reads and writes as many bytes as the trace of D_RTRL has."""
     x = make_data(case)[0][0]
     _, notes = compiled_learner(family, case, 'd_rtrl', 1, x)
-    # on one axis alone XLA's loop would run on one core and take several times as long
+    # with one axis alone XLA's loop for it takes ten times as long
     trace = jnp.ones((max(notes['trace_bytes'] // 1024, 1), 256), jnp.float32)
     # a factor that is not known before, or the loop would be folded
     factors = jnp.ones((case.steps,), jnp.float32)

@@ -89,8 +89,8 @@ def measure_case(
         rounds: How often each is run.
 
     Returns:
-        By contender: `step_s`, a list of seconds per step, and what `prepare` returned; or
-        `failed`, the reason.
+        By contender: `step_s` and `step_cpu_s`, lists of seconds per step on the clock and of all
+        processors, and what `prepare` returned; or `failed`, the reason.
     """
     sizes = dataclasses.asdict(case)
     found = {}
@@ -100,7 +100,7 @@ def measure_case(
             found[label] = prepared(workers[family], name, sizes)
     alive = {label: figures for label, figures in found.items() if 'failed' not in figures}
     for figures in alive.values():
-        figures['step_s'] = []
+        figures |= {'step_s': [], 'step_cpu_s': []}
         figures['repeats'] = math.ceil(SHORTEST_S / max(figures['once_s'], 1e-6))
     for turn in range(rounds):
         # who follows whom changes, or a machine that slows down would favour some
@@ -133,8 +133,9 @@ def run_once(workers: dict[str, Process], label: str, figures: dict[str, Any], s
         return
     family, name = split(label)
     try:
-        seconds = workers[family].ask('run', name=name, repeats=figures['repeats'])
-        figures['step_s'].append(seconds / steps)
+        times = workers[family].ask('run', name=name, repeats=figures['repeats'])
+        for kind, seconds in times.items():
+            figures[kind].append(seconds / steps)
     except Failed as error:
         figures['failed'] = str(error)
 
@@ -147,13 +148,15 @@ def account(worker: Process, case: Case, names: Sequence[str]) -> dict[str, Any]
     return found
 
 
-def resident(python: str, name: str) -> dict[str, int]:
+def resident(python: str, name: str, repeats: int = 2) -> dict[str, int]:
     """Return the resident bytes of processes that run sequences of different lengths."""
-    sizes = json.dumps(RESIDENT_SIZES)
-    return {
-        str(steps): run_json('etrace', python, RESIDENT, 'etrace', name, str(steps), sizes)
-        for steps in RESIDENT_STEPS
-    }
+    found = {}
+    for steps in map(str, RESIDENT_STEPS):
+        arguments = ('etrace', name, steps, json.dumps(RESIDENT_SIZES))
+        # the least: some runs of the same program need a few per cent more
+        runs = [run_json('etrace', python, RESIDENT, *arguments) for _ in range(repeats)]
+        found[steps] = min(runs)
+    return found
 
 
 def in_turn(pythons: dict[str, str], rounds: int, once: Callable[[str], dict]) -> dict[str, Any]:

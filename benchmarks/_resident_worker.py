@@ -11,6 +11,7 @@ import warnings
 from typing import Any
 
 warnings.simplefilter('ignore')
+warnings.filterwarnings('error', message='chunk_size=')
 
 import brainstate  # noqa: E402
 import brainunit as u  # noqa: E402

@@ -7,13 +7,15 @@ from _models import Case
 
 BASE = Case()
 ENGINES = [f'etrace {rule}/{window}' for rule in ('d_rtrl', 'pp_prop') for window in (1, 32, 'T')]
+#: windows that the learner chooses: what runs where nothing is said
+DEFAULTS = ['etrace d_rtrl/auto', 'etrace pp_prop/auto']
 BASELINES = ['etrace bptt', 'etrace bptt checkpointed', 'etrace forward', 'etrace copy']
 #: with backpropagation there as well: the same work, so that its ratio to ours should be 1
 OTHERS = [f'braintrace {name}' for name in ('bptt', 'd_rtrl/1', 'd_rtrl/32', 'pp_prop/1')]
-ALL = [*BASELINES, *ENGINES, 'etrace immediate/1', *OTHERS, 'braintrace pp_prop/32']
+OURS = [*BASELINES, *ENGINES, *DEFAULTS, 'etrace immediate/1']
+ALL = [*OURS, *OTHERS, 'braintrace pp_prop/32']
 #: what the plots of the scaling show
-SCALING = ['etrace bptt', *ENGINES, 'etrace immediate/1', *OTHERS]
-OURS = [*BASELINES, *ENGINES, 'etrace immediate/1']
+SCALING = ['etrace bptt', 'etrace copy', *ENGINES, 'etrace immediate/1', *OTHERS]
 
 SHAPES = [('gru', 1), ('gru', 2), ('gru', 3), ('rnn', 1), ('lstm', 1)]
 SHAPES += [(model, 1) for model in ('lif', 'lif-expon', 'alif-expon')]
@@ -27,10 +29,9 @@ def quick() -> Plan:
     def change(**sizes: int) -> Case:
         return dataclasses.replace(BASE, **sizes)
 
-    plan = [(BASE, ALL), (change(batch=1), ALL)]
+    plan = [(BASE, ALL), (change(batch=1), ALL), (change(hidden=512), SCALING)]
     plan += [(change(batch=batch, steps=512), OURS) for batch in (1, 16)]
     plan += [(change(**size), SCALING) for size in ({'batch': 64}, {'hidden': 128})]
-    plan += [(change(hidden=512), SCALING)]
     plan += [(change(model=m, depth=d), SCALING) for m, d in SHAPES if (m, d) != ('gru', 1)]
     return plan
 
@@ -47,7 +48,7 @@ def full() -> Plan:
 def smoke() -> Plan:
     """Return one tiny case, to see that everything runs."""
     case = Case(batch=2, hidden=8, steps=6, inputs=4, outputs=3)
-    rules = [f'etrace {name}' for name in ('d_rtrl/1', 'd_rtrl/2', 'pp_prop/T')]
+    rules = [f'etrace {name}' for name in ('d_rtrl/1', 'd_rtrl/2', 'pp_prop/auto')]
     return [(case, [*BASELINES, *rules, 'braintrace bptt', 'braintrace d_rtrl/1'])]
 
 
@@ -56,5 +57,6 @@ ACCOUNTED_STEPS = (64, 512, 8192)
 ACCOUNTED = ['bptt', 'bptt checkpointed', 'd_rtrl/1', 'd_rtrl/32', 'pp_prop/1', 'pp_prop/32']
 FIRST_CALLS = ['d_rtrl/1', 'd_rtrl/32', 'pp_prop/1']
 RESIDENT_SIZES = {'batch': 4, 'hidden': 128}
-RESIDENT_STEPS = (200, 20000)
+#: with the same rest after windows of 32, so that the same programs are compiled
+RESIDENT_STEPS = (200, 20008)
 RESIDENT = ['d_rtrl/1', 'd_rtrl/32', 'pp_prop/1', 'pp_prop/32', 'bptt']

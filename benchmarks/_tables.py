@@ -41,27 +41,33 @@ def judged(results: Results) -> tuple[int, int, int]:
 
 
 def case_table(results: Results, case: Case) -> str:
-    """List the contenders of a case: time and memory over those of BPTT, and what the result is."""
+    """List the contenders of a case: what each takes and gives, over what BPTT does.
+
+    `median / least` is of its own times: how much else the machine did.
+    """
     found = contenders_of(results, case)
-    base = step_seconds(results, case, 'etrace bptt')
+    base, base_cpu = (
+        step_seconds(results, case, 'etrace bptt', kind) for kind in ('step_s', 'step_cpu_s')
+    )
     peak = found.get('etrace bptt', {}).get('bytes', {}).get('peak')
     rows = []
     for label, figures in found.items():
         if 'failed' in figures:
-            rows.append([short(label), figures['failed'], '', '', '', ''])
+            rows.append([short(label), figures['failed'], '', '', '', '', ''])
             continue
         times = figures['step_s']
         rows.append(
             [
                 short(label),
-                number(min(times) / base) if base else '',
+                number(quotient(min(times), base)),
                 number(statistics.median(times) / min(times)),
-                number(figures['bytes']['peak'] / peak) if peak else '',
+                number(quotient(min(figures['step_cpu_s']), base_cpu)),
+                number(quotient(figures['bytes']['peak'], peak)),
                 number(figures.get('cosine')),
                 number(figures.get('norm_ratio')),
             ]
         )
-    head = ['', 'time / bptt', 'median / least', 'memory / bptt', 'cosine', 'norm / bptt']
+    head = ['', 'time', 'median / least', 'processor', 'memory', 'cosine', 'norm']
     return table(head, rows)
 
 
@@ -167,7 +173,7 @@ def details(results: Results) -> str:
 def setting(results: Results) -> str:
     """Say what the figures were taken on."""
     m = results['machine']
-    load = ' to '.join(f'{m[k][0]:.1f}' for k in ('load_before', 'load_after'))
+    load = f'{min(m["load"]):.1f} to {max(m["load"]):.1f}'
     return (
         f'{m["cores"]} cores ({m["device"]}), jax {m["jax"]}, brainstate {m["brainstate"]}; '
         f'load of the machine {load}. '

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,36 @@ from _suite import ACCOUNTED, ACCOUNTED_STEPS, BASE, FIRST_CALLS, RESIDENT, full
 from _tables import bars, control, report, winners
 
 
-def measure(pythons: dict[str, str], suite: str, rounds: int) -> Results:
-    """Measure everything."""
+def measure(
+    pythons: dict[str, str], suite: str, rounds: int, keep: Callable[[Results], None]
+) -> Results:
+    """Measure everything; what is there after each part is handed to `keep`."""
     plan = {'quick': quick, 'full': full, 'smoke': smoke}[suite]()
     results: Results = {'suite': suite, 'rounds': rounds, 'with': OTHER, 'cases': []}
+    results |= {'accounted': {}, 'resident': {}, 'first_call': {}, 'graph': {}}
     with processes(pythons) as workers:
-        hello = workers['etrace'].ask('hello')
-        machine = {**hello, 'cores': os.cpu_count(), 'load_before': os.getloadavg()}
-        for number, (case, contenders) in enumerate(plan):
-            print(f'{number + 1}/{len(plan)} {case.label}', flush=True)
+        machine = {**workers['etrace'].ask('hello'), 'cores': os.cpu_count()}
+        results['machine'] = {**machine, 'load': [os.getloadavg()[0]]}
+
+        def done(what: str) -> None:
+            results['machine']['load'].append(os.getloadavg()[0])
+            print(what, flush=True)
+            keep(results)
+
+        for case, contenders in plan:
             found = measure_case(workers, case, contenders, rounds)
             results['cases'].append({'case': dataclasses.asdict(case), 'contenders': found})
-        print('memory, first calls', flush=True)
-        results['accounted'] = {} if suite == 'smoke' else accounts(workers['etrace'])
-    results['resident'] = {}
-    results['first_call'] = {}
-    results['graph'] = {}
-    if suite != 'smoke':
-        results['resident'] = {name: resident(pythons['etrace'], name) for name in RESIDENT}
-        rounds = max(rounds // 2, 1)
-        results['first_call'] = {n: first_calls(pythons, BASE, n, rounds) for n in FIRST_CALLS}
-        results['graph'] = {'gru': graphs(pythons, BASE, rounds)}
-    results['machine'] = {**machine, 'load_after': os.getloadavg()}
+            done(f'{len(results["cases"])}/{len(plan)} {case.label}')
+        if suite == 'smoke':
+            return results
+        results['accounted'] = accounts(workers['etrace'])
+        done('memory that XLA accounts')
+    results['resident'] = {name: resident(pythons['etrace'], name) for name in RESIDENT}
+    done('resident memory')
+    rounds = max(rounds // 2, 1)
+    results['graph'] = {'gru': graphs(pythons, BASE, rounds)}
+    results['first_call'] = {name: first_calls(pythons, BASE, name, rounds) for name in FIRST_CALLS}
+    done('first calls')
     return results
 
 
@@ -80,11 +89,10 @@ def main() -> None:
             pythons['braintrace'] = other
         elif not args.no_comparison:
             print(f'{OTHER} could not be installed: no comparison')
-        results = measure(pythons, args.suite, args.rounds)
-        # as by a reader of the file: keys are text there
-        results = json.loads(json.dumps(results))
-    print('', bars(results), control(results), winners(results), sep='\n\n')
+        results = measure(pythons, args.suite, args.rounds, lambda found: write(found, args.out))
     write(results, args.out)
+    print('', bars(results), control(results), winners(results), sep='\n\n')
+    print(f'\nwritten to {args.out}')
 
 
 def write(results: Results, folder: Path) -> None:
@@ -93,7 +101,6 @@ def write(results: Results, folder: Path) -> None:
     (folder / 'engines.json').write_text(json.dumps(results, indent=1) + '\n')
     (folder / 'engines.md').write_text(report(results))
     draw(results, folder / 'engines.svg')
-    print(f'\nwritten to {folder}')
 
 
 SUITES = {

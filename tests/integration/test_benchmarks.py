@@ -32,7 +32,7 @@ def test_smoke(tmp_path):
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads((tmp_path / 'engines.json').read_text())['cases']
     found = entry['contenders']
-    assert {'etrace bptt', 'etrace copy', 'etrace d_rtrl/1', 'etrace pp_prop/T'} <= set(found)
+    assert {'etrace bptt', 'etrace copy', 'etrace d_rtrl/1', 'etrace pp_prop/auto'} <= set(found)
     for label, figures in found.items():
         assert 'failed' not in figures, (label, figures)
         assert len(figures['step_s']) == 2
@@ -49,7 +49,7 @@ def check_gradients(found):
     assert cosine['etrace bptt checkpointed'] == pytest.approx(1, abs=1e-6)
     assert 0.8 < cosine['etrace d_rtrl/1'] < 1 - 1e-6  # the recurrence is not position-diagonal
     assert cosine['etrace d_rtrl/2'] == pytest.approx(cosine['etrace d_rtrl/1'], abs=1e-6)
-    assert cosine['etrace pp_prop/T'] < cosine['etrace d_rtrl/1']
+    assert cosine['etrace pp_prop/auto'] < cosine['etrace d_rtrl/1']
 
 
 def test_without_a_gpu_the_script_says_so():
@@ -65,7 +65,7 @@ def made_up(**step_s):
     from _suite import BASE
 
     contenders = {
-        label.replace('__', ' ').replace('_per_', '/'): {'step_s': times}
+        label.replace('__', ' ').replace('_per_', '/'): {'step_s': times, 'step_cpu_s': times}
         for label, times in step_s.items()
     }
     case = {**vars(BASE)}
