@@ -322,6 +322,35 @@ def test_a_trace_that_is_kept_in_another_form():
         assert_same(outcome(learner, inputs(4), step_fn=step, chunk_size=2), expected)
 
 
+class Own(ea.D_RTRL):
+    """A learner that keeps its trace in a state of its own."""
+
+    def _get_etrace_data(self):
+        return self.kept.value
+
+    def _assign_etrace_data(self, data):
+        if not hasattr(self, 'kept'):
+            self.kept = brainstate.ShortTermState(data)
+        self.kept.value = data
+
+
+@pytest.mark.parametrize('carry_trace', [True, False])
+def test_a_trace_that_is_kept_elsewhere(carry_trace):
+    found = []
+    for chunk in (1, 2):
+        learner = ready(LeakyIntegrator(), Own)
+        before = learner.kept.value
+        step = lambda x, learner=learner: loss(learner(x))  # noqa: E731
+        gradients = learner.etrace_grad(
+            inputs(4), step_fn=step, chunk_size=chunk, carry_trace=carry_trace
+        )
+        found.append((gradients, learner.kept.value))
+    assert_same(found[1], found[0])
+    after = found[1][1]
+    same = [bool(jnp.all(before[key][0][0] == after[key][0][0])) for key in before]
+    assert same == [not carry_trace] * 2
+
+
 def test_a_second_learner_is_a_part_of_the_step():
     """The one whose gradients are asked for runs by windows; the other by its own steps."""
     learner = ready(LeakyIntegrator())

@@ -141,10 +141,10 @@ def _accumulate(
                 warn_of_steps(chunk, reason)
         chunk = 1
     assert isinstance(chunk, int)
-    before = learner.etrace.value
+    before = learner._get_etrace_data()
     found = _accumulate_steps(learner, losses_of, weights, data, min(chunk, steps))
     if not carry_trace:
-        learner.etrace.value = before
+        learner._assign_etrace_data(before)
     return found
 
 

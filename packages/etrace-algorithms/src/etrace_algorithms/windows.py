@@ -131,7 +131,8 @@ class WindowEngine:
             The gradient of the sum of the losses, per weight; and the rest, stacked.
         """
         zeros = [jax.tree.map(jnp.zeros_like, s.value) for s in self._weights]
-        carry = (zeros, self._values(self._carried), self._learner._get_etrace_data())
+        before = self._learner._get_etrace_data()
+        carry = (zeros, self._values(self._carried), before)
         steps = len(jax.tree.leaves(data)[0])
         whole = steps // window * window
         parts = []
@@ -146,11 +147,10 @@ class WindowEngine:
             carry, rest = self._window(carry, jax.tree.map(lambda x: x[whole:], data))
             parts.append(rest)
         gradients, carried, trace = carry
-        if carry_trace:
-            self._learner._assign_etrace_data(trace)
         for state in self._carried:
             leaves = [carried[i] for i in self._inputs[id(state)]]
             state.value = jax.tree.structure(state.value).unflatten(leaves)
+        self._learner._assign_etrace_data(trace if carry_trace else before)
         return gradients, jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
 
     def _values(self, states: Sequence[brainstate.State]) -> Values:
