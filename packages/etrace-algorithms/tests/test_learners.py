@@ -1,5 +1,6 @@
 """The learner as an object: calls, windows, transformations, and what must not happen."""
 
+import functools
 import warnings
 
 import brainstate
@@ -401,6 +402,57 @@ def test_evolve_returns_outputs_only_when_asked():
     out = learner.etrace_evolve(inputs(3), step_fn=lambda x: learner(x) * 2, return_outputs=True)
     assert out.shape == (3, 3, 2)
     assert int(learner.running_index.value) == 6
+
+
+def test_a_trace_is_updated_in_place_and_a_copy_can_be_put_back():
+    learner, xs = ready(PlainRNN()), inputs(4)
+
+    def step(x):
+        return loss(learner(x))
+
+    gone, copied = learner.etrace.value, jax.tree.map(jnp.copy, learner.etrace.value)
+    states = {path: s.value for path, s in learner.model.states().items()}
+    first = learner.etrace_grad(xs, step_fn=step)
+    for path, value in states.items():
+        learner.model.states()[path].value = value
+    learner.etrace.value = gone
+    with pytest.raises(ValueError, match=r'is gone.*ETA112'):
+        learner.etrace_grad(xs, step_fn=step)
+    learner.etrace.value = copied
+    assert_gradients_close(learner.etrace_grad(xs, step_fn=step), first, rtol=1e-12)
+
+
+@pytest.mark.parametrize('chunk', [1, 3, None])
+@pytest.mark.parametrize('name', ['d_rtrl', 'pp_prop', 'immediate'])
+def test_a_trace_that_is_not_carried_stays_as_it_was(name, chunk):
+    xs = inputs(7)
+    options = {'decay_or_rank': 0.9} if name == 'pp_prop' else {}
+    model = PlainRNN()
+    learners = [ready(model, name, **options), ready(model, name, **options)]
+    found = []
+    for learner, carried in zip(learners, (True, False), strict=True):
+        step = functools.partial(lambda learner, x: loss(learner(x)), learner)
+        learner.reset_state(3)
+        learner.etrace_grad(xs, step_fn=step)
+        before = jax.tree.map(jnp.copy, learner.etrace.value)
+        gradients = learner.etrace_grad(xs, step_fn=step, chunk_size=chunk, carry_trace=carried)
+        found.append(gradients)
+        same = [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (
+            before, learner.etrace.value)), strict=True)]  # fmt: skip
+        assert all(same) == (not carried or name == 'immediate')
+    assert_gradients_close(found[1], found[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize('name', ['d_rtrl', 'pp_prop'])
+def test_what_is_held_after_a_sequence_is_what_was_planned(name):
+    options = {'decay_or_rank': 0.9} if name == 'pp_prop' else {}
+    learner = ready(PlainRNN(), name, **options)
+    learner.etrace_grad(inputs(5), step_fn=lambda x: loss(learner(x)))
+    plan = learner.memory_plan()
+    states = {id(s): s.value for s in (*learner.states().values(), learner.etrace)}
+    held = sum(x.nbytes for x in jax.tree.leaves(states))
+    planned = plan.total_bytes(plan.learners[0].name)
+    assert abs(held - planned) <= 0.1 * planned
 
 
 @pytest.mark.parametrize('chunk', [1, 8, '8 kB'])

@@ -253,7 +253,7 @@ class DriveCache:
         self._kept.clear()
 
 
-def _compiled(run: Callable, in_place: brainstate.State) -> Callable:
+def _compiled(run: Callable, in_place: brainstate.State | None) -> Callable:
     """`jit` of a function of states, which gives the memory of one state to its new value."""
     function = brainstate.transform.StatefulFunction(run)
 
@@ -267,6 +267,8 @@ def _compiled(run: Callable, in_place: brainstate.State) -> Callable:
         states = function.get_states(*data)
         written = {id(state) for state in function.get_write_states(*data)}
         values = {i: state.value for i, state in enumerate(states)}
+        if in_place is not None:
+            _check_alive(in_place)
         given = {i: values.pop(i) for i, state in enumerate(states)
                  if state is in_place and id(state) in written}  # fmt: skip
         new, out = jitted(given, values, *data)
@@ -276,6 +278,21 @@ def _compiled(run: Callable, in_place: brainstate.State) -> Callable:
         return out
 
     return compiled
+
+
+def _check_alive(state: brainstate.State) -> None:
+    """Check that a state holds arrays whose memory was not given away."""
+    if any(x.is_deleted() for x in jax.tree.leaves(state.value) if isinstance(x, jax.Array)):
+        raise ValueError(
+            explain_error(
+                'trace',
+                'is gone',
+                got='arrays that an earlier call has updated in place',
+                expected='arrays of its own',
+                fix='Keep a copy, jax.tree.map(jnp.copy, learner.etrace.value), and put that back.',
+                code='ETA112',
+            )
+        )
 
 
 def _is_state(value: Any) -> bool:

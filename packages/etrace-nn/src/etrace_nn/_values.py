@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from etrace_compiler.errors import explain_error
 
-__all__ = ['as_activation', 'as_size', 'check_input', 'in_unit_of', 'initial_value']
+__all__ = ['as_activation', 'as_size', 'check_input', 'in_unit_of', 'initial_value', 'joined']
 
 BatchSize = int | Sequence[int] | None
 
@@ -57,6 +57,13 @@ def initial_value(
                 code='ETC601',
             )
         ) from error
+
+
+def joined(x: Any, h: Any) -> Any:
+    """Put an input and a state side by side: `(..., in)` and `(..., out)` to `(..., in + out)`."""
+    if isinstance(x, u.Quantity) or isinstance(h, u.Quantity):
+        return u.math.concatenate([x, h], axis=-1)
+    return jnp.concatenate([x, h], axis=-1)
 
 
 def check_input(

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import brainstate
-import brainunit as u
 import jax
 import jax.numpy as jnp
 from brainstate.nn import init
 
 from etrace_nn._layer import Layer
-from etrace_nn._values import BatchSize, as_activation, check_input, initial_value
+from etrace_nn._values import BatchSize, as_activation, check_input, initial_value, joined
 from etrace_nn.linear import Linear
 
 __all__ = ['GRUCell', 'LSTMCell', 'ValinaRNNCell', 'VanillaRNNCell']
@@ -96,7 +95,7 @@ class ValinaRNNCell(_Cell):
         """
         h = self.h.value
         check_input(x, self.in_size, self, h)
-        self.h.value = self.activation(self.W(u.math.concatenate([x, h], axis=-1)))
+        self.h.value = self.activation(self.W(joined(x, h)))
         return self.h.value
 
 
@@ -160,9 +159,9 @@ class GRUCell(_Cell):
         """
         h = self.h.value
         check_input(x, self.in_size, self, h)
-        gates = jax.nn.sigmoid(self.Wrz(u.math.concatenate([x, h], axis=-1)))
+        gates = jax.nn.sigmoid(self.Wrz(joined(x, h)))
         reset, update = jnp.split(gates, 2, axis=-1)
-        candidate = self.activation(self.Wh(u.math.concatenate([x, reset * h], axis=-1)))
+        candidate = self.activation(self.Wh(joined(x, reset * h)))
         self.h.value = (1 - update) * h + update * candidate
         return self.h.value
 
@@ -234,7 +233,7 @@ class LSTMCell(_Cell):
         """
         h, c = self.h.value, self.c.value
         check_input(x, self.in_size, self, h)
-        gates = jnp.split(self.W(u.math.concatenate([x, h], axis=-1)), 4, axis=-1)
+        gates = jnp.split(self.W(joined(x, h)), 4, axis=-1)
         write, content, keep, read = gates
         c = jax.nn.sigmoid(keep + 1) * c + jax.nn.sigmoid(write) * self.activation(content)
         h = jax.nn.sigmoid(read) * self.activation(c)
