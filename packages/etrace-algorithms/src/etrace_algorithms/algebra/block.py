@@ -4,6 +4,7 @@ A trace is a tuple of `S` arrays `(G, H, I, O)`, one buffer per state: the state
 are few, and an axis of length `S` at the end of the largest array would be walked in strides.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     'carry',
     'carry_drive',
     'contract',
+    'multiply_diagonals',
     'outer',
     'outer_gradient',
     'product_gradient',
@@ -23,6 +25,9 @@ __all__ = [
 
 #: Up to this size of `G` a sum over it is written out; beyond, it is left to the compiler.
 _UNROLL = 64
+
+#: Up to this number of states per position a sum over them is written out.
+_WRITTEN_OUT = 8
 
 FullTrace = tuple[Any, ...]
 
@@ -71,7 +76,7 @@ def carry_drive(diagonal: Any, f: Any) -> Any:
     Returns:
         The same shape as `f`.
     """
-    return jnp.sum(diagonal * f[..., None, :], axis=-1)
+    return _by_state(lambda s: _dot(diagonal[..., s, :], f), f.shape[-1])
 
 
 def contract(signal: Any, trace: FullTrace) -> Any:
@@ -120,7 +125,7 @@ def pull_drive(signal: Any, f: Any) -> Any:
     Returns:
         `(...)`.
     """
-    return jnp.sum(signal * f, axis=-1)
+    return _dot(signal, f)
 
 
 def product_gradient(cotangent: Any, x: Any) -> Any:
@@ -146,4 +151,36 @@ def apply_diagonal(diagonal: Any, signal: Any) -> Any:
     Returns:
         `(..., S)`.
     """
-    return jnp.sum(diagonal * signal[..., :, None], axis=-2)
+    return _by_state(lambda r: _dot(diagonal[..., r], signal), signal.shape[-1])
+
+
+def multiply_diagonals(later: Any, earlier: Any) -> Any:
+    """Multiply the matrices of each position.
+
+    Args:
+        later: `(..., S, S)`.
+        earlier: `(..., S, S)`.
+
+    Returns:
+        `(..., S, S)`.
+    """
+    size = later.shape[-1]
+    return jnp.stack(
+        [
+            _by_state(lambda r, s=s: _dot(later[..., s, :], earlier[..., :, r]), size)
+            for s in range(size)
+        ],
+        axis=-2,
+    )
+
+
+def _by_state(value: Callable[[int], Any], size: int) -> Any:
+    return jnp.stack([value(s) for s in range(size)], axis=-1)
+
+
+def _dot(a: Any, b: Any) -> Any:
+    """Sum the products over the last axis, written out: it is too short for a loop of its own."""
+    size = a.shape[-1]
+    if size > _WRITTEN_OUT:
+        return jnp.sum(a * b, axis=-1)
+    return reduce(add, (a[..., s] * b[..., s] for s in range(size)))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from etrace_algorithms.algebra import apply_diagonal, carry
+from etrace_algorithms.algebra import apply_diagonal, carry, carry_drive, multiply_diagonals
 from etrace_algorithms.rule import LearningSignal
 from etrace_algorithms.rules._traces import FullTraces
 from etrace_compiler import HiddenParamOpRelation, Linearisation, gather_positions
@@ -44,7 +44,7 @@ def look_back(
         def step(after: tuple, now: tuple) -> tuple[tuple, tuple]:
             (mu, product), (d, s, q) = after, now
             before = apply_diagonal(d, s + mu) + q
-            return (before, jnp.sum(product[..., None] * d[..., None, :, :], -2)), after
+            return (before, multiply_diagonals(product, d)), after
 
         start = jnp.zeros(here.shape[1:], dtype), ones
         (first, whole), (mus, parts) = jax.lax.scan(
@@ -81,7 +81,7 @@ def _carry_drives(r: HiddenParamOpRelation, i: int, later: Any, f: Any) -> Any:
     """Carry the drives of all steps to the end of the window, `(K substeps, G, H, O, S)`."""
     at = jax.vmap(lambda p: gather_positions(p, r, i, folded=True))(later)
     f = f.reshape((len(f), r.substeps, -1, *f.shape[2:]))
-    carried = jnp.sum(at[:, None] * f[..., None, :], axis=-1)
+    carried = carry_drive(at[:, None], f)
     return carried.reshape((-1, *carried.shape[2:]))
 
 
