@@ -33,6 +33,7 @@ import etrace_algorithms as ea
 import etrace_nn
 
 ROWS, PIXELS, DIGITS, BATCH = 8, 8, 10, 30  # 360 test images are 12 batches
+WINDOW = 4  # rows whose gradients are solved at once
 
 LEARNERS = {  # name in the table: name of the algorithm, its options
     'D_RTRL': ('d_rtrl', {}),
@@ -71,7 +72,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def online_gradient(model: Reader, algorithm: str, **options: Any) -> tuple[Callable, Any]:
-    """Compile a learner; its gradient is made row by row, as the rows are read."""
+    """Compile a learner; its gradient is made as the rows are read."""
     learner = ea.compile(model, algorithm, jnp.zeros((BATCH, PIXELS)), batch_size=BATCH, **options)
 
     def gradient(rows: Array, labels: Array) -> tuple[Any, Array]:
@@ -81,6 +82,7 @@ def online_gradient(model: Reader, algorithm: str, **options: Any) -> tuple[Call
             rows,
             step_fn=lambda row: cross_entropy(learner(row), labels),
             mask=jnp.zeros(len(rows)).at[-1].set(1.0),  # the loss of the last row counts
+            chunk_size=WINDOW,
             return_value=True,
             loss_output='scalar',
         )

@@ -79,8 +79,8 @@ def check_memory_is_flat_online_and_grows_in_bptt(learners):
 
 
 def check_trace_bytes_are_those_of_the_traces(learners):
-    # 30 samples, 24 inputs to 16 candidates and to 32 gates, 30 traces of each bias, float32
-    assert learners['D_RTRL']['trace_bytes'] == 4 * 30 * (24 + 1) * (16 + 32)
+    # 30 samples, 24 inputs and a bias to 16 candidates and to the 16 update gates, float32
+    assert learners['D_RTRL']['trace_bytes'] == 4 * 30 * (24 + 1) * (16 + 16)
     assert learners['immediate']['trace_bytes'] == learners['BPTT']['trace_bytes'] == 0
     assert 0 < learners['pp_prop']['trace_bytes'] < learners['D_RTRL']['trace_bytes'] / 4
 
