@@ -63,7 +63,6 @@ def test_with_the_results_of_the_call_it_is_the_function():
     assert (found.calls, found.replaceable) == (1, True)
     part = found.part(range(5), (0, 1))
     assert part.inputs == {0, 1, 2}
-    assert part.reads_call
     assert not part.effects
     operands = ARGS[0] * jnp.arange(3.0), 2.0
     results, wanted = part(dict(enumerate(ARGS)), credit(*operands))
@@ -118,7 +117,6 @@ def test_the_call_is_replaced_by_what_is_given():
 def test_only_what_is_needed_is_read(results, operands, inputs, reads_call):
     part = replay(example, *ARGS).part(results, operands)
     assert part.inputs == inputs
-    assert part.reads_call is reads_call
     given = {i: ARGS[i] for i in inputs}
     found, _ = part(given, credit(ARGS[0] * jnp.arange(3.0), 2.0) if reads_call else ())
     check(found, [example(*ARGS)[i] for i in results])

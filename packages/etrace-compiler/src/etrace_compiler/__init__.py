@@ -20,13 +20,7 @@ from etrace_compiler.drawing import draw
 from etrace_compiler.errors import CompilationError, CompilationWarning, NotSupportedError
 from etrace_compiler.evaluate import StepEvaluator, effective_weights, run_step
 from etrace_compiler.executor import ETraceGraphExecutor, ETraceVjpGraphExecutor
-from etrace_compiler.graph import (
-    CutEdge,
-    ETraceGraph,
-    HiddenGroup,
-    HiddenParamOpRelation,
-    HiddenPerturbation,
-)
+from etrace_compiler.graph import ETraceGraph, HiddenPerturbation
 from etrace_compiler.input_data import (
     MultiStepData,
     SingleStepData,
@@ -43,6 +37,7 @@ from etrace_compiler.ops import (
     operators,
     register_primitive,
 )
+from etrace_compiler.relation import CutEdge, HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.replay import Part, Replay
 from etrace_compiler.report import CompilationReport, describe_graph
 from etrace_compiler.staging import ModuleInfo, StateSpec, extract_module_info, path_key

@@ -16,13 +16,9 @@ from etrace_compiler.canonical import ControlFlowPolicy
 from etrace_compiler.contract import Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
 from etrace_compiler.evaluate import StepEvaluator
-from etrace_compiler.graph import (
-    ETraceGraph,
-    HiddenGroup,
-    HiddenParamOpRelation,
-    HiddenPerturbation,
-)
+from etrace_compiler.graph import ETraceGraph, HiddenPerturbation
 from etrace_compiler.labels import is_known
+from etrace_compiler.relation import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.staging import ModuleInfo, extract_module_info, path_key
 
 __all__ = [

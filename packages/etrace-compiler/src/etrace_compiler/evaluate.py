@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from etrace_compiler.graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.interpret import Interpreter, run
 from etrace_compiler.program import Program, Var, apply_equation, read_atom
+from etrace_compiler.relation import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.staging import ModuleInfo
 
 __all__ = ['StepEvaluator', 'effective_weights', 'run_step']

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from etrace_compiler.evaluate import run_step
-from etrace_compiler.graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.interpret import Interpreter
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Program, Var
+from etrace_compiler.relation import HiddenGroup, HiddenParamOpRelation
 
 __all__ = ['Linearisation', 'Lineariser', 'gather_positions']
 

@@ -41,12 +41,10 @@ class Part:
     Attributes:
         inputs: Which inputs of the jaxpr are read.
         effects: Whether something besides results happens (printing).
-        reads_call: Whether results of the call are read.
     """
 
     inputs: frozenset[int]
     effects: bool
-    reads_call: bool
     _steps: tuple[_Step, ...]
     _consts: dict[int, Any]
     _call: tuple[int, ...]
@@ -222,7 +220,6 @@ class Replay:
         return Part(
             self._inputs & needed,
             any(_jax.has_effects(step.eqn) for step in kept),
-            not needed.isdisjoint(outputs),
             tuple(reversed(kept)),
             {v: c for v, c in self._consts.items() if v in needed},
             outputs,

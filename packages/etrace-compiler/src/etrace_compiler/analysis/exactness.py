@@ -15,8 +15,8 @@ from etrace_compiler.analysis.derivatives import DerivativeKind, derivative_kind
 from etrace_compiler.analysis.layers import Layer, Mark, Node, StepFlows
 from etrace_compiler.contract import Dropped, GroupExactness, Verdict, WeightExactness, worst
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
-from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.program import Equation, Var, is_differentiable
+from etrace_compiler.relation import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
 __all__ = ['find_exactness']

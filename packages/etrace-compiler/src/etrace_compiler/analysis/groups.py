@@ -13,9 +13,9 @@ from etrace_compiler.analysis.cuts import Cuts, find_cuts, identity_labels
 from etrace_compiler.analysis.delays import find_delay_lines
 from etrace_compiler.analysis.flow import Reach
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
-from etrace_compiler.graph import CutEdge, HiddenGroup
 from etrace_compiler.primitives import ELEMENTWISE, is_holomorphic
 from etrace_compiler.program import Equation, Program, Var
+from etrace_compiler.relation import CutEdge, HiddenGroup
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
 __all__ = ['cut_edges', 'find_hidden_groups', 'state_labels']

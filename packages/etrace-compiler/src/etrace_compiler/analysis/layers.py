@@ -12,9 +12,9 @@ from typing import Any
 
 from etrace_compiler.analysis.flow import Reach, members
 from etrace_compiler.analysis.weights import marks_of, parameter_functions
-from etrace_compiler.graph import CutEdge, HiddenGroup
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Equation, Program, Var, is_differentiable
+from etrace_compiler.relation import CutEdge, HiddenGroup
 from etrace_compiler.staging import ModuleInfo
 
 __all__ = ['Layer', 'Mark', 'Node', 'StepFlows']

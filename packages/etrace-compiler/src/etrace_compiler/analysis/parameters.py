@@ -6,8 +6,8 @@ from etrace_compiler._jax import SourceLine
 from etrace_compiler.analysis.flow import Reach
 from etrace_compiler.analysis.weights import flows_around_marks, marks_of, parameter_leaves
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
-from etrace_compiler.graph import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.program import Var
+from etrace_compiler.relation import HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.staging import ModuleInfo, path_key
 
 __all__ = ['diagnose_history', 'diagnose_parameters']

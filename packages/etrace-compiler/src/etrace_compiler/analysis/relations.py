@@ -17,10 +17,10 @@ from etrace_compiler.analysis.weights import (
 )
 from etrace_compiler.contract import Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, record
-from etrace_compiler.graph import CutEdge, HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.label_arrays import SEVERAL, uniform
 from etrace_compiler.ops import Operator
 from etrace_compiler.program import Equation, Program, Var
+from etrace_compiler.relation import CutEdge, HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.staging import ModuleInfo, StateSpec, path_key
 
 __all__ = ['diagnose_relations', 'find_relations']

@@ -6,7 +6,8 @@ from etrace_compiler.drawing._legs import Anchor, Leg, Legs, find_legs, groups_b
 from etrace_compiler.drawing._nodes import find_places, name_nodes
 from etrace_compiler.drawing._picture import Cut, Edge, Node, Picture
 from etrace_compiler.drawing._weights import Weights
-from etrace_compiler.graph import CutEdge, ETraceGraph
+from etrace_compiler.graph import ETraceGraph
+from etrace_compiler.relation import CutEdge
 
 __all__ = ['describe']
 

@@ -9,8 +9,9 @@ import jax
 from etrace_compiler.contract import worst
 from etrace_compiler.drawing._legs import place_of
 from etrace_compiler.drawing._picture import Item
-from etrace_compiler.graph import ETraceGraph, HiddenParamOpRelation
+from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.ops import operator_of
+from etrace_compiler.relation import HiddenParamOpRelation
 from etrace_compiler.staging import StateSpec, path_key
 
 __all__ = ['array_items', 'operator_item', 'state_items']

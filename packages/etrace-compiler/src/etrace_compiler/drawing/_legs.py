@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from etrace_compiler.analysis.flow import Reach
-from etrace_compiler.graph import CutEdge, ETraceGraph
+from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.ops import operator_of
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Program, Var, is_differentiable
+from etrace_compiler.relation import CutEdge
 
 __all__ = ['Anchor', 'Leg', 'Legs', 'find_legs', 'groups_behind', 'place_of']
 

@@ -8,7 +8,8 @@ from etrace_compiler.drawing._items import operator_item, state_items
 from etrace_compiler.drawing._legs import Anchor, Legs, place_of
 from etrace_compiler.drawing._nodes import Draft
 from etrace_compiler.drawing._picture import Item
-from etrace_compiler.graph import ETraceGraph, HiddenParamOpRelation
+from etrace_compiler.graph import ETraceGraph
+from etrace_compiler.relation import HiddenParamOpRelation
 from etrace_compiler.staging import path_key
 
 __all__ = ['Weights']
