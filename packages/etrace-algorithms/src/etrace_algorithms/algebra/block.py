@@ -11,6 +11,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from etrace_algorithms.algebra._store import store
+
 __all__ = [
     'apply_diagonal',
     'carry',
@@ -47,6 +49,7 @@ def outer(f: Any, x: Any, substeps: int = 1) -> FullTrace:
         f = f.reshape((substeps, -1, *f.shape[1:]))
         x = x.reshape((substeps, -1, *x.shape[1:]))
         return tuple(jnp.einsum('kgho,kghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
+    f, x = store(f), store(x)
     return tuple(f[:, :, None, :, s] * x[:, :, :, None] for s in range(f.shape[-1]))
 
 
@@ -60,7 +63,7 @@ def carry(diagonal: Any, trace: FullTrace) -> FullTrace:
     Returns:
         The same shapes as `trace`.
     """
-    size = range(len(trace))
+    size, diagonal = range(len(trace)), store(diagonal)
     return tuple(
         reduce(add, (diagonal[:, :, None, :, s, r] * trace[r] for r in size)) for s in size
     )
@@ -95,6 +98,7 @@ def contract(signal: Any, trace: FullTrace) -> Any:
             add, (jnp.einsum('gho,ghio->hio', signal[..., s], e) for s, e in enumerate(trace))
         )
     # one pass over the trace, in the order in which it lies in memory
+    signal = store(signal)
     return reduce(
         add,
         (signal[g, :, None, :, s] * e[g] for g in range(shared) for s, e in enumerate(trace)),

@@ -8,6 +8,11 @@ The smoothed side begins at zero, so that after `n` steps it holds only $1-\alph
 weight; `debias` divides by that, as Adam does for its moments. After one step the trace is then
 exactly $f_1 \otimes x_1$.
 
+Smoothing is linear in the inputs. A window of fixed parameters does not smooth them: the
+cotangents $c_t$ of $\epsilon^x_t$ go back instead, $\hat c_t = c_t + \alpha_x\,\hat c_{t+1}$, and
+the gradient is one product over all steps, $\sum_t \hat c_t \otimes x_t + \alpha_x\,\hat c_1
+\otimes \epsilon^x_0$.
+
 References:
     Wang et al. (2026), Model-agnostic linear-memory online learning in spiking neural
     networks, Nature Communications, doi:10.1038/s41467-026-68453-w.
@@ -15,17 +20,14 @@ References:
 
 import numbers
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from etrace_algorithms.algebra import (
-    carry_drive,
-    outer_gradient,
-    product_gradient,
-    pull_drive,
-)
+from etrace_algorithms.algebra import carry_drive, product_gradient, pull_drive
 from etrace_algorithms.batching import linearisation_axes
 from etrace_algorithms.rule import Direct, Gradients, LearningRule, LearningSignal, scan_steps
 from etrace_algorithms.rules._windows import merge_steps
@@ -33,6 +35,9 @@ from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation
 from etrace_compiler.errors import explain_error
 
 __all__ = ['IODimTrace', 'as_decay']
+
+#: By relation key, `(G, H, O)`.
+Cotangents = dict[str, Any]
 
 #: Cotangents `(G, H, O)` and inputs `(G, H, I)` whose product is a gradient.
 Product = tuple[Any, Any]
@@ -72,22 +77,34 @@ class IODimTrace(LearningRule):
         return {'x': x, 'f': f, 'steps': jnp.zeros((), jnp.int32)}
 
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
-        x, f = {}, {}
+        x = {}
         for r in lin.relations:
-            old, (now, drives) = trace['x'][r.key], _factors(lin, r)
+            old, now = trace['x'][r.key], _input(lin, r)
             x[r.key] = (self.decay_x * old + now).astype(old.dtype)
-            f[r.key] = tuple(
+        return {'x': x, **self._carry_drives(trace, lin)}
+
+    def _carry_drives(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
+        """Advance the drive factors and the number of steps."""
+        f = {
+            r.key: tuple(
                 (
                     self.decay_f * carry_drive(lin.D_at(r, i, folded=True), old)
                     + (1 - self.decay_f) * drive
                 ).astype(old.dtype)
-                for i, (old, drive) in enumerate(zip(trace['f'][r.key], drives, strict=True))
+                for i, (old, drive) in enumerate(
+                    zip(trace['f'][r.key], _drives(lin, r), strict=True)
+                )
             )
-        return {'x': x, 'f': f, 'steps': trace['steps'] + 1}
+            for r in lin.relations
+        }
+        return {'f': f, 'steps': trace['steps'] + 1}
 
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
-        parts = self._past(trace, signal)
-        return {key: product_gradient(*part) for key, part in parts.items()}
+        pulled = self._pull(trace, signal)
+        return {
+            r.key: product_gradient(pulled[r.key], trace['x'][r.key].astype(r.dtype))
+            for r in signal.graph.hidden_param_op_relations
+        }
 
     def history(
         self,
@@ -99,10 +116,7 @@ class IODimTrace(LearningRule):
     ) -> Gradients:
         out = dict(self.credit(after, signal))
         for r in lin.relations:
-            now, drives = _factors(lin, r)
-            for i, drive in enumerate(drives):
-                doubled = outer_gradient(signal.at(r, i, folded=True), drive, now)
-                out[r.key] -= r.place(i, doubled)
+            out[r.key] -= product_gradient(_doubled(lin, r, signal), _input(lin, r))
         return _add(out, None if bypass is None else self.credit(before, bypass))
 
     def gradient(
@@ -116,11 +130,15 @@ class IODimTrace(LearningRule):
     ) -> Gradients:
         if not self.fast_solve:
             return super().gradient(before, after, lin, signal, bypass, direct)
-        out = {}
-        for key, parts in self._products(after, lin, signal, direct).items():
+        pulled, out = self._pull(after, signal), {}
+        for r in lin.relations:
+            # the smoothed factors give the whole credit of the trace: what the step itself has
+            # part in it is taken off, and given completely
+            inputs = after['x'][r.key].astype(r.dtype)
+            parts = [(pulled[r.key], inputs), *_own_step(lin, r, signal, direct)]
             # rows of one product: there are few in a step
             cotangents, inputs = zip(*parts, strict=True)
-            out[key] = product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
+            out[r.key] = product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
         return _add(out, None if bypass is None else self.credit(before, bypass))
 
     def window(
@@ -134,54 +152,44 @@ class IODimTrace(LearningRule):
         if not self.fast_solve:
             return super().window(trace, lin, signal, bypass, direct)
 
-        def step(before: dict, now: Linearisation, _: None) -> tuple[dict, dict]:
-            after = self.update(before, now)
-            return after, after
+        def step(before: dict, now: Linearisation, taps: tuple) -> tuple[dict, tuple]:
+            here, beside = taps
+            after = self._carry_drives(before, now)
+            pulled = self._pull(after, here)
+            none = jax.tree.map(jnp.zeros_like, pulled)
+            return after, (pulled, none if beside is None else self._pull(before, beside))
 
-        last, after = scan_steps(step, trace, lin)
-        axes = (0, linearisation_axes(lin.graph), 0, 0)
-        products = jax.vmap(self._products, axes)(after, lin, signal, direct)
-        if bypass is not None:
-            before = jax.tree.map(lambda e, es: jnp.concatenate([e[None], es[:-1]]), trace, after)
-            for key, part in jax.vmap(self._past)(before, bypass).items():
-                products[key].append(part)
-        out = {
-            key: sum(product_gradient(merge_steps(c), merge_steps(x)) for c, x in parts)
-            for key, parts in products.items()
-        }
-        return out, last
-
-    def _products(
-        self, after: dict[str, Any], lin: Linearisation, signal: LearningSignal, direct: Direct
-    ) -> dict[str, list[Product]]:
-        """The gradient of one step as products, by relation key.
-
-        The smoothed factors give the whole credit of the trace; what the step itself has part
-        in it is taken off, and given completely.
-        """
-        found = {key: [part] for key, part in self._past(after, signal).items()}
+        factors = {'f': trace['f'], 'steps': trace['steps']}
+        last, pulled = scan_steps(step, factors, lin, (signal, bypass))
+        # smoothing is linear in the inputs: the cotangents are smoothed, backwards, instead
+        entering, smoothed = jax.lax.scan(
+            lambda later, now: _smooth_back(self.decay_x, later, now),
+            {r.key: jnp.zeros_like(pulled[0][r.key][0]) for r in lin.relations},
+            pulled,
+            reverse=True,
+        )
+        axes, out, x = (linearisation_axes(lin.graph), 0, 0, 0), {}, {}
         for r in lin.relations:
-            now, drives = _factors(lin, r)
-            doubled = sum(
-                r.place(i, pull_drive(signal.at(r, i, folded=True), f))
-                for i, f in enumerate(drives)
-            )
-            if r.substeps == 1:
-                found[r.key].append((direct[r.key] - doubled, now))
-            else:
-                found[r.key] += [(-doubled, now), (direct[r.key], lin.x[r.key])]
-        return found
+            parts = jax.vmap(partial(_all_of_step, r), axes)(lin, signal, direct, smoothed[r.key])
+            old = trace['x'][r.key]
+            out[r.key] = product_gradient(entering[r.key], old.astype(r.dtype))
+            out[r.key] += sum(product_gradient(merge_steps(c), merge_steps(v)) for c, v in parts)
+            x[r.key] = self._smooth_inputs(old, parts[0][1])
+        return out, {'x': x, **last}
 
-    def _past(self, trace: dict[str, Any], signal: LearningSignal) -> dict[str, Product]:
-        """The credit of a trace as one product per relation key."""
+    def _smooth_inputs(self, before: Any, inputs: Any) -> Any:
+        """Return the input factor after some steps, whose inputs are stacked."""
+        steps = len(inputs)
+        weights = (self.decay_x ** np.arange(steps, -1, -1)).astype(inputs.real.dtype)
+        return (weights[0] * before + jnp.tensordot(weights[1:], inputs, 1)).astype(before.dtype)
+
+    def _pull(self, trace: dict[str, Any], signal: LearningSignal) -> dict[str, Any]:
+        """The cotangents of the input factors in the credit of a trace, `(G, H, O)` by key."""
         scale = self._scale(trace['steps'])
         return {
-            r.key: (
-                sum(
-                    r.place(i, pull_drive(signal.at(r, i, folded=True), f * scale.astype(f.dtype)))
-                    for i, f in enumerate(trace['f'][r.key])
-                ),
-                trace['x'][r.key].astype(r.dtype),
+            r.key: sum(
+                r.place(i, pull_drive(signal.at(r, i, folded=True), f * scale.astype(f.dtype)))
+                for i, f in enumerate(trace['f'][r.key])
             )
             for r in signal.graph.hidden_param_op_relations
         }
@@ -197,15 +205,61 @@ def _add(gradients: Gradients, more: Gradients | None) -> Gradients:
     return gradients if more is None else {key: g + more[key] for key, g in gradients.items()}
 
 
-def _factors(lin: Linearisation, r: HiddenParamOpRelation) -> tuple[Any, tuple[Any, ...]]:
-    """One input and one drive per step: over substeps the drives add up, inputs are averaged.
+def _smooth_back(decay: float, later: Cotangents, now: tuple) -> tuple[Cotangents, Cotangents]:
+    """Turn cotangents of smoothed inputs into those of the inputs, one step further back.
 
-    That is exact where the input is the same at every substep.
+    Args:
+        decay: Of the smoothing.
+        later: Those of the smoothed inputs of this step from later ones.
+        now: Those of this step, and of the step before.
     """
+    here, before = now
+    total = jax.tree.map(jnp.add, here, later)
+    return jax.tree.map(lambda c, b: decay * c + b, total, before), total
+
+
+def _all_of_step(
+    r: HiddenParamOpRelation,
+    lin: Linearisation,
+    signal: LearningSignal,
+    direct: Direct,
+    smoothed: Any,
+) -> list[Product]:
+    """The gradient of one step as products, given the cotangent of its input."""
+    (cotangent, inputs), *more = _own_step(lin, r, signal, direct)
+    return [(cotangent + smoothed, inputs), *more]
+
+
+def _own_step(
+    lin: Linearisation, r: HiddenParamOpRelation, signal: LearningSignal, direct: Direct
+) -> list[Product]:
+    """What the step itself gives, without what the smoothed factors know of it."""
+    doubled = _doubled(lin, r, signal)
     if r.substeps == 1:
-        return lin.x[r.key], lin.f[r.key]
-    x = lin.x[r.key].reshape((r.substeps, -1, *lin.x[r.key].shape[1:])).mean(0)
-    return x, tuple(f.reshape((r.substeps, -1, *f.shape[1:])).sum(0) for f in lin.f[r.key])
+        return [(direct[r.key] - doubled, _input(lin, r))]
+    return [(-doubled, _input(lin, r)), (direct[r.key], lin.x[r.key])]
+
+
+def _doubled(lin: Linearisation, r: HiddenParamOpRelation, signal: LearningSignal) -> Any:
+    """The cotangent that the step's own drives give in the credit of the factors."""
+    return sum(
+        r.place(i, pull_drive(signal.at(r, i, folded=True), f))
+        for i, f in enumerate(_drives(lin, r))
+    )
+
+
+def _input(lin: Linearisation, r: HiddenParamOpRelation) -> Any:
+    """One input per step: the mean over substeps, exact where it is the same at each of them."""
+    x = lin.x[r.key]
+    return x if r.substeps == 1 else x.reshape((r.substeps, -1, *x.shape[1:])).mean(0)
+
+
+def _drives(lin: Linearisation, r: HiddenParamOpRelation) -> tuple[Any, ...]:
+    """One drive per step and driven group: the sum over substeps."""
+    drives = lin.f[r.key]
+    if r.substeps == 1:
+        return drives
+    return tuple(f.reshape((r.substeps, -1, *f.shape[1:])).sum(0) for f in drives)
 
 
 def as_decay(decay_or_rank: Any) -> float:
