@@ -1,104 +1,103 @@
 """An operator that somebody else registers; `docs/how-to/add-an-operator.md` shows this file."""
 
 # --8<-- [start:operator]
-import math
-
 import brainstate
 import jax
 import jax.numpy as jnp
+import pytest
 
 import etrace_algorithms
 from etrace_algorithms.testing import assert_gradients_close, bptt_gradients, online_gradients
 from etrace_compiler import check_operator, register_primitive
 
 
-def forward(x, weight):
-    """Multiply the last axes of `x` by a weight of their shape."""
-    return x * weight
+def circulant_matrix(kernel):
+    """Return the matrix whose row `i` is the kernel, moved on by `i`."""
+    n = kernel.shape[0]
+    return kernel[(jnp.arange(n)[None, :] - jnp.arange(n)[:, None]) % n]
 
 
-def to_block(value, weight_shape):
-    """Bring `(..., *weight_shape)` into the form `(G, H, 1)`."""
-    return value.reshape((-1, math.prod(weight_shape), 1))
+def to_block(value, kernel_shape):
+    """Bring `(..., n)` into the form `(G, 1, n)`."""
+    return value.reshape((-1, 1, value.shape[-1]))
 
 
-def batching(args, axes):
-    """Move a new axis to the front of what is batched."""
-    (x, weight), (x_axis, weight_axis) = args, axes
-    if x_axis is None:
-        x = jnp.broadcast_to(x, (weight.shape[weight_axis], *x.shape))
-        x_axis = 0
-    if weight_axis is None:
-        return scale_op.primitive.bind(jnp.moveaxis(x, x_axis, 0), weight), 0
-    # A weight of its own for each sample: the batch axis is now one of those that do not mix.
-    weight = jnp.moveaxis(weight, weight_axis, 0)
-    axis = x.ndim - weight.ndim
-    return scale_op.primitive.bind(jnp.moveaxis(x, x_axis, axis), weight), axis
-
-
-scale_op = register_primitive(
-    'example_scale',
-    forward,
-    x_block=to_block,  # (G, H, I): shared axes, one head for each feature, one input to each
-    w_block=lambda weight: weight.reshape((-1, 1, 1)),  # (H, I, O)
+circulant_op = register_primitive(
+    'example_circulant',
+    lambda x, kernel: x @ circulant_matrix(kernel),
+    x_block=to_block,  # (G, H, I)
+    w_block=lambda kernel: circulant_matrix(kernel)[None],  # (H, I, O)
     y_block=to_block,  # (G, H, O)
-    batching=batching,
 )
 
 
-def scale(x, weight):
-    """Multiply by a trainable gain for each feature."""
-    return scale_op.primitive.bind(x, weight)
+def circulant(x, kernel):
+    """Multiply by the circulant matrix of a trainable kernel: `n` numbers, not `n * n`."""
+    return circulant_op.primitive.bind(x, kernel)
     # --8<-- [end:operator]
 
 
 # --8<-- [start:law]
 def test_the_block_law():
-    x, gain = brainstate.random.randn(5, 4, 3), brainstate.random.randn(3)
-    check_operator(scale_op, x, gain, rtol=1e-6)
+    x, kernels = brainstate.random.randn(5, 2, 4), brainstate.random.randn(5, 4)
+    check_operator(circulant_op, x, kernels[0], rtol=1e-5)
+    check_operator(circulant_op, x, kernels, mapped=('xw',), rtol=1e-5)
 
 
-def test_vmap():
-    x, gain = brainstate.random.randn(5, 4, 3), brainstate.random.randn(4, 3)
-    assert jnp.allclose(jax.vmap(scale, (0, None))(x, gain[0]), x * gain[0])
-    assert jnp.allclose(jax.vmap(scale, (1, 0), 1)(x, gain), x * gain)
-    assert jnp.allclose(jax.vmap(scale, (None, 0))(x, gain), x * gain[:, None, None])
-    # --8<-- [end:law]
+def test_vmap_over_data_and_over_kernels():
+    x, kernels = brainstate.random.randn(5, 2, 4), brainstate.random.randn(5, 4)
+    for axes in ((0, None), (None, 0), (0, 0)):
+        xs = x if axes[0] == 0 else x[0]
+        ks = kernels if axes[1] == 0 else kernels[0]
+        found = jax.vmap(circulant, axes)(xs, ks)
+        expected = jax.vmap(lambda x, k: x @ circulant_matrix(k), axes)(xs, ks)
+        assert jnp.allclose(found, expected, atol=1e-6)
+        # --8<-- [end:law]
 
 
 # --8<-- [start:learns]
 class Leaky(brainstate.nn.Module):
     def __init__(self):
         super().__init__()
-        self.gain = brainstate.ParamState(brainstate.random.randn(3))
+        self.kernel = brainstate.ParamState(brainstate.random.randn(4))
 
-    def init_state(self, batch_size=None):
-        self.h = brainstate.HiddenState(jnp.zeros((batch_size, 3)))
+    def init_state(self, batch_size=None, **_):
+        lead = () if batch_size is None else (batch_size,)
+        self.h = brainstate.HiddenState(jnp.zeros((*lead, 4)))
 
     def update(self, x):
-        self.h.value = 0.9 * self.h.value + jnp.tanh(scale(x, self.gain.value))
+        self.h.value = 0.9 * self.h.value + jnp.tanh(circulant(x, self.kernel.value))
         return self.h.value
 
 
-def test_a_weight_of_the_operator_learns():
-    xs = brainstate.random.randn(20, 4, 3)
-    learner = etrace_algorithms.compile(Leaky(), 'd_rtrl', xs[0], batch_size=4)
-    expected = bptt_gradients(learner.model, xs, loss=lambda y: (y**2).sum())
-    actual = online_gradients(learner, xs, loss=lambda y: (y**2).sum())
-    assert_gradients_close(actual, expected, rtol=1e-5)
+def loss(y):
+    return (y**2).sum()
+
+
+def compare(name='d_rtrl', steps=10, chunk_size=1, **options):
+    """Return the online gradient of the kernel, and that of backpropagation."""
+    xs = brainstate.random.randn(steps, 2, 4)
+    learner = etrace_algorithms.compile(Leaky(), name, xs[0], batch_size=2, **options)
+    model = Leaky()
+    model.kernel.value = learner.model.kernel.value
+    brainstate.nn.init_all_states(model, batch_size=2)
+    return online_gradients(learner, xs, loss=loss, chunk_size=chunk_size), bptt_gradients(
+        model, xs, loss=loss
+    )
+
+
+@pytest.mark.parametrize('chunk_size', [1, 5])
+@pytest.mark.parametrize('vmap', [False, True])
+def test_a_kernel_learns(chunk_size, vmap):
+    found, expected = compare(chunk_size=chunk_size, vmap=vmap)
+    assert_gradients_close(found, expected, rtol=1e-4)
     # --8<-- [end:learns]
 
 
-def test_an_unmarked_product_does_not():
-    """The negative control: a plain product has no trace, and its gradient is another."""
-
-    class Unmarked(Leaky):
-        def update(self, x):
-            self.h.value = 0.9 * self.h.value + jnp.tanh(x * self.gain.value)
-            return self.h.value
-
-    xs = brainstate.random.randn(20, 4, 3)
-    learner = etrace_algorithms.compile(Unmarked(), 'd_rtrl', xs[0], batch_size=4)
-    expected = bptt_gradients(learner.model, xs, loss=lambda y: (y**2).sum())
-    actual = online_gradients(learner, xs, loss=lambda y: (y**2).sum())
-    assert not jnp.allclose(actual['gain',], expected['gain',], rtol=0.1)
+@pytest.mark.parametrize(('name', 'options'), [('pp_prop', {'decay_or_rank': 0.5}),
+                                               ('immediate', {})])  # fmt: skip
+def test_every_learner_takes_it(name, options):
+    """One step is exact for all; over several these two are not: the negative control."""
+    assert_gradients_close(*compare(name, 1, **options), rtol=1e-4)
+    found, expected = compare(name, 10, **options)
+    assert not jnp.allclose(found['kernel',], expected['kernel',], rtol=0.1)

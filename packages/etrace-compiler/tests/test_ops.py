@@ -25,27 +25,14 @@ from . import models
 
 sides = st.integers(1, 4)
 
+MATRIX = 'ai,io->ao'
+
 
 def close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
 # ---------------------------------------------------------------- the block law
-
-
-@pytest.mark.parametrize('weight_axes', [0, 1, 2])
-@given(st.data())
-@settings(max_examples=5)
-def test_matmul_is_a_block_matmul(weight_axes, data):
-    """Leading axes shared with the weight (`h`), leading axes of the input alone (`g`)."""
-    heads = data.draw(st.tuples(*[sides] * weight_axes))
-    shared = data.draw(st.lists(sides, max_size=2).map(tuple))
-    n_in, n_out = data.draw(sides), data.draw(sides)
-    x = models.random(*heads, *shared, n_in)
-    w = models.random(*heads, n_in, n_out, seed=1)
-    check_operator(matmul_op, x, w, weight_axes=weight_axes)
-    block = matmul_op.w_block(w, weight_axes=weight_axes)
-    assert block.shape == (int(np.prod(heads)), n_in, n_out)
 
 
 @given(st.lists(sides, max_size=3).map(tuple), st.lists(sides, max_size=2).map(tuple))
@@ -66,7 +53,7 @@ def test_vmap_of_element_wise_over_its_weight(shared):
 def test_blocks_of_labels_are_those_of_values():
     """`y_block` also carries integer labels, in NumPy."""
     labels = np.arange(2 * 3 * 5).reshape(2, 3, 5)
-    block = matmul_op.y_block(labels, (2, 4, 5), weight_axes=1)
+    block = matmul_op.y_block(labels, (2, 4, 5), equation=MATRIX, mapped=('xw',))
     assert isinstance(block, np.ndarray)
     assert block.shape == (3, 2, 5)
     close(block[1, 0], labels[0, 1])
@@ -84,15 +71,16 @@ def wrong_facts(**changes):
         ({'w_block': lambda w, **p: matmul_op.w_block(2 * w, **p)}, 'Mismatched'),
         ({'w_block': lambda w, **p: matmul_op.w_block(w, **p)[:, ::-1]}, 'Mismatched'),
         ({'y_block': lambda y, s, **p: matmul_op.y_block(y[..., ::-1], s, **p)}, 'Mismatched'),
+        ({'y_block': lambda y, s, **p: matmul_op.y_block(y, s, **p)[:1]}, 'X W is'),
         ({'x_block': lambda x, s, **p: x}, 'wrong.x_block has rank 2, not 3'),
         ({'y_block': lambda y, s, **p: y.reshape(-1)}, 'wrong.y_block has rank 1, not 3'),
     ],
 )
 def test_control_a_wrong_fact_is_caught(changes, text):
     x, w = models.random(2, 3), models.random(3, 4, seed=1)
-    check_operator(wrong_facts(), x, w, weight_axes=0)
+    check_operator(wrong_facts(), x, w, equation=MATRIX)
     with pytest.raises(AssertionError, match=text):
-        check_operator(wrong_facts(**changes), x, w, weight_axes=0)
+        check_operator(wrong_facts(**changes), x, w, equation=MATRIX)
 
 
 # ---------------------------------------------------------------- transformations
@@ -152,7 +140,7 @@ def test_matmul_under_vmap(axes, out_axis, lead):
 @pytest.mark.parametrize('inner', [(0, None), (None, 0), (0, 0)])
 @pytest.mark.parametrize('outer', [(0, None), (None, 0), (0, 0)])
 def test_matmul_under_nested_vmap(inner, outer):
-    """The maps over the weight become its own axes, those over the input shared ones."""
+    """Each map is noted, by what has an axis of its own for it."""
     x_lead = tuple(n for n, axes in ((2, outer), (5, inner)) if axes[0] is not None)
     w_lead = tuple(n for n, axes in ((2, outer), (5, inner)) if axes[1] is not None)
     x, w = models.random(*x_lead, *X), models.random(*w_lead, *W, seed=1)
@@ -166,7 +154,10 @@ def test_matmul_under_nested_vmap(inner, outer):
     jax.tree.map(close, *grads)
     jaxpr = jax.make_jaxpr(mapped(matmul))(x, w)
     (eqn,) = [e for e in jaxpr.eqns if e.primitive.name == 'etp_matmul']
-    assert eqn.params == {'weight_axes': len(w_lead)}
+    kinds = {(0, None): 'x', (None, 0): 'w', (0, 0): 'xw'}
+    # the innermost map is lifted first
+    assert eqn.params['mapped'] == (kinds[outer], kinds[inner])
+    check_operator(matmul_op, x, w, **eqn.params)
 
 
 def test_derivative_of_a_map_and_map_of_a_derivative():
@@ -289,20 +280,6 @@ def circulant_matrix(w):
     return w[(jnp.arange(n)[None, :] - jnp.arange(n)[:, None]) % n]
 
 
-def circulant_batching(args, axes):
-    (x, w), (x_axis, w_axis) = args, axes
-    if w_axis is not None:
-        raise NotImplementedError('one kernel for all')
-    return circulant.primitive.bind(jnp.moveaxis(x, x_axis, 0), w), 0
-
-
-def scale_batching(args, axes):
-    (x, w), (x_axis, w_axis) = args, axes
-    if w_axis is not None:
-        raise NotImplementedError('one scale for all')
-    return scale.primitive.bind(jnp.moveaxis(x, x_axis, 0), w), 0
-
-
 def last_as_heads(value):
     return value.reshape(-1, value.shape[-1], 1)
 
@@ -320,7 +297,6 @@ scale = registered(
     x_block=lambda x, shape: last_as_heads(x),
     w_block=lambda w: w.reshape(-1, 1, 1),
     y_block=lambda y, shape: last_as_heads(y),
-    batching=scale_batching,
 )
 
 #: A circular convolution; its block is the full matrix, so that the weight is read as one.
@@ -330,7 +306,6 @@ circulant = registered(
     x_block=lambda x, shape: x.reshape(-1, 1, x.shape[-1]),
     w_block=lambda w: circulant_matrix(w)[None],
     y_block=lambda y, shape: y.reshape(-1, 1, y.shape[-1]),
-    batching=circulant_batching,
 )
 
 

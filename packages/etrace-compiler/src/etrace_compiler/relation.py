@@ -169,10 +169,8 @@ class HiddenParamOpRelation:
     def folded_shape(self) -> tuple[int, int, int, int]:
         """Sizes `(G, H, I, O)` of one substep of the operation as a block matmul."""
         weight = jax.ShapeDtypeStruct(self.weight_var.shape, self.weight_var.dtype)
-        heads, fan_in, fan_out = jax.eval_shape(
-            lambda w: self.operator.w_block(w, **self.params), weight
-        ).shape
-        shared = math.prod(self.y_var.shape) // (heads * fan_out)
+        fan_in = jax.eval_shape(self.w_block, weight).shape[1]
+        shared, heads, fan_out = self.positions[0].shape
         return shared, heads, fan_in, fan_out
 
     @property

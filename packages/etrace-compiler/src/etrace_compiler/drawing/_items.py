@@ -78,5 +78,5 @@ def _block_shape(eqn: Any) -> tuple[int, ...] | None:
         return None
     weight, y = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (eqn.inputs[-1], eqn.outputs[0]))
     block = jax.eval_shape(lambda w: operator.w_block(w, **eqn.params), weight)
-    heads, fan_in, fan_out = block.shape
-    return y.size // (heads * fan_out), heads, fan_in, fan_out
+    shared = jax.eval_shape(lambda y: operator.y_block(y, weight.shape, **eqn.params), y).shape[0]
+    return shared, *block.shape

@@ -1,4 +1,4 @@
-r"""What an operator is: one forward function and three reshapes.
+r"""What an operator is: one forward function and three views.
 
 Every operator is a block matmul,
 
@@ -29,9 +29,11 @@ class Operator:
         forward: `(x, weight, **params) -> y`, or `(weight, **params) -> y` without an input.
         x_block: `(x, weight_shape, **params) -> X` of shape `(G, H, I)`; `x` is `None`
             for an operator without an input.
-        w_block: `(weight, **params) -> W` of shape `(H, I, O)`.
-        y_block: `(y, weight_shape, **params) -> Y` of shape `(G, H, O)`, by reshapes and
-            transposes alone, so that it also serves to carry labels and Jacobians.
+        w_block: `(weight, **params) -> W` of shape `(H, I, O)`, linear in the weight.
+        y_block: `(y, weight_shape, **params) -> Y` of shape `(G, H, O)`, by reshapes,
+            transposes and look-ups alone, so that it also serves to carry labels and
+            Jacobians; labels are NumPy arrays. Where it looks an element of `y` up more than
+            once, the element is the sum of the products that it stands for.
         has_input: Whether the operator reads an input beside its weight.
         primitive: The JAX primitive that marks the operator in a jaxpr.
     """
@@ -66,7 +68,7 @@ def check_operator(operator: Operator, *args: Any, rtol: float = 1e-10, **params
         >>> import jax.numpy as jnp
         >>> from etrace_compiler import operator_named
         >>> check_operator(operator_named('etp_matmul'), jnp.ones((5, 2)), jnp.ones((2, 3)),
-        ...                weight_axes=0, rtol=1e-6)
+        ...                equation='ai,io->ao', rtol=1e-6)
     """
     *inputs, weight = (jnp.asarray(a) for a in args)
     y = operator.forward(*inputs, weight, **params)
@@ -79,4 +81,7 @@ def check_operator(operator: Operator, *args: Any, rtol: float = 1e-10, **params
     if x_block.dtype != w_block.dtype:
         x_block = x_block.astype(w_block.dtype)
     law = jnp.einsum('ghi,hio->gho', x_block, w_block, precision=jax.lax.Precision.HIGHEST)
-    np.testing.assert_allclose(y_block, law, rtol=rtol, atol=rtol, err_msg=operator.name)
+    assert law.shape == y_block.shape, f'{operator.name}: X W is {law.shape}, Y {y_block.shape}'
+    to_block = jax.linear_transpose(lambda y: operator.y_block(y, weight.shape, **params), y)
+    (found,) = to_block(law.astype(y.dtype))
+    np.testing.assert_allclose(y, found, rtol=rtol, atol=rtol, err_msg=operator.name)

@@ -6,6 +6,13 @@ from typing import Any
 from etrace_compiler import _jax
 from etrace_compiler.errors import explain_error
 from etrace_compiler.ops._facts import Operator
+from etrace_compiler.ops._lift import (
+    lift_batching,
+    lift_forward,
+    lift_w_block,
+    lift_x_block,
+    lift_y_block,
+)
 
 __all__ = ['operator_named', 'operator_of', 'operators', 'register_primitive']
 
@@ -20,7 +27,7 @@ def register_primitive(
     w_block: Callable[..., Any],
     y_block: Callable[..., Any],
     has_input: bool = True,
-    batching: Callable[..., Any],
+    batching: Callable[..., Any] | None = None,
 ) -> Operator:
     """Register an operator by its forward function and its facts.
 
@@ -32,7 +39,7 @@ def register_primitive(
         y_block: See `Operator`.
         has_input: Whether `forward` takes an input beside the weight.
         batching: vmap rule `(args, axes, **params) -> (out, axis)`; an axis is `None`
-            where an argument is not batched.
+            where an argument is not batched. By default the functions above are mapped.
 
     Returns:
         The registered operator; bind it with `operator.primitive.bind(x, weight, **params)`.
@@ -51,8 +58,12 @@ def register_primitive(
                 code='ETC801',
             )
         )
+    if batching is None:
+        forward = lift_forward(forward, has_input)
+        x_block, w_block = lift_x_block(x_block), lift_w_block(w_block)
+        y_block = lift_y_block(y_block)
     primitive = _jax.new_primitive(name, forward)
-    _jax.register_batching(primitive, batching)
+    _jax.register_batching(primitive, batching or lift_batching(primitive.bind, has_input))
     operator = Operator(name, forward, x_block, w_block, y_block, has_input, primitive)
     _BY_NAME[name] = operator
     return operator

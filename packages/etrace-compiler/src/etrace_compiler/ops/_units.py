@@ -50,11 +50,17 @@ def apply_hook(hook: Callable[[Any], Any] | None, value: Any) -> Any:
     return value if hook is None else hook(value)
 
 
-def add_with_units(y: Any, bias: Any, subject: str) -> Any:
+def add_with_units(y: Any, bias: Any, subject: str, axes: int = 1) -> Any:
     """Add a bias to an operator's result.
 
+    Args:
+        y: The result.
+        bias: The bias.
+        subject: Name of the operator.
+        axes: How many axes the bias may have: it is repeated along those before.
+
     Raises:
-        ValueError: If the bias has another dimension than the result or does not broadcast.
+        ValueError: If the bias has another dimension than the result or does not fit its shape.
     """
     has_units = isinstance(y, u.Quantity) or isinstance(bias, u.Quantity)
     if has_units and not u.have_same_dim(y, bias):
@@ -66,6 +72,21 @@ def add_with_units(y: Any, bias: Any, subject: str) -> Any:
                 expected=f'[{u.get_unit(y)}], the unit of the result it is added to',
                 fix='Give the bias the unit of input times weight.',
                 code='ETC803',
+            )
+        )
+    last = y.shape[-axes:] if axes else ()
+    fits = len(bias.shape) <= len(last) and all(
+        n in (1, m) for n, m in zip(bias.shape[::-1], last[::-1], strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            explain_error(
+                f'{subject} bias',
+                'has the wrong shape',
+                got=f'{bias.shape}',
+                expected=f'{last}, or what broadcasts to it',
+                fix='Give the bias the axes that the weight produces.',
+                code='ETC805',
             )
         )
     return y + bias

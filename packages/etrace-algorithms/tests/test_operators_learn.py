@@ -1,0 +1,106 @@
+"""A weight of every operator learns: against BPTT, by both engines, batched and mapped."""
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import etrace_algorithms as ea
+from etrace_algorithms.testing import assert_gradients_close, bptt_gradients, online_gradients
+from etrace_compiler import einsum, element_wise, grouped_matmul, matmul
+
+B, T = 2, 5
+LEARNERS = {'d_rtrl': {}, 'pp_prop': {'decay_or_rank': 0.8}}
+
+
+def random(*shape, seed):
+    return jnp.asarray(np.random.RandomState(seed).randn(*shape) * 0.5)
+
+
+#: Per operator: the call, the shape of one input, of the weight, of a bias, and of the state.
+OPERATORS = {
+    'matmul': (matmul, (3,), (3, 4), (4,), (4,)),
+    'grouped_matmul': (grouped_matmul, (2, 3), (2, 3, 2), (2, 2), (2, 2)),
+    'einsum': (
+        lambda x, w, b: einsum('...hi,hio->...oh', x, w, b), (2, 3), (2, 3, 2), (2,), (2, 2)
+    ),
+}  # fmt: skip
+
+
+class Driven(brainstate.nn.Module):
+    """`h = tanh(op(x) + a h)`, and with `recurrent` also `+ R h`: then its trace is not exact."""
+
+    def __init__(self, name, recurrent=False):
+        super().__init__()
+        self.op, _, weight, bias, self.shape = OPERATORS[name]
+        size = int(np.prod(self.shape))
+        self.W = brainstate.ParamState(random(*weight, seed=1))
+        self.b = brainstate.ParamState(random(*bias, seed=2))
+        self.a = brainstate.ParamState(random(*self.shape, seed=3))
+        self.R = brainstate.ParamState(random(size, size, seed=4)) if recurrent else None
+
+    def init_state(self, batch_size=None, **_):
+        lead = () if batch_size is None else (batch_size,)
+        self.h = brainstate.HiddenState(jnp.full((*lead, *self.shape), 0.3))
+
+    def update(self, x):
+        h = self.h.value
+        drive = self.op(x, self.W.value, self.b.value) + element_wise(self.a.value) * h
+        if self.R is not None:
+            lead = h.shape[: h.ndim - len(self.shape)]
+            drive += matmul(h.reshape((*lead, -1)), self.R.value).reshape(h.shape)
+        self.h.value = jnp.tanh(drive)
+        return self.h.value
+
+
+def inputs(name, steps=T):
+    return random(steps, B, *OPERATORS[name][1], seed=5)
+
+
+def loss(y):
+    return jnp.sum(y**2) + jnp.sum(jnp.sin(y))
+
+
+def learned(name, xs, algorithm='d_rtrl', recurrent=False, vmap=False, chunk=1):
+    options = LEARNERS.get(algorithm, {})
+    learner = ea.compile(Driven(name, recurrent), algorithm, xs[0], batch_size=B, vmap=vmap,
+                         **options)  # fmt: skip
+    found = online_gradients(learner, xs, loss=loss, chunk_size=chunk)
+    return found, jax.tree.map(jnp.asarray, learner.etrace.value)
+
+
+def by_backpropagation(name, xs, recurrent=False):
+    model = Driven(name, recurrent)
+    brainstate.nn.init_all_states(model, batch_size=B)
+    return bptt_gradients(model, xs, loss=loss)
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_one_step_is_that_of_backpropagation(name):
+    xs = inputs(name, 1)
+    expected = by_backpropagation(name, xs, recurrent=True)
+    assert all(jnp.any(g != 0) for g in expected.values())
+    for algorithm in LEARNERS:
+        assert_gradients_close(learned(name, xs, algorithm, recurrent=True)[0], expected)
+
+
+@pytest.mark.parametrize('algorithm', LEARNERS)
+@pytest.mark.parametrize('name', OPERATORS)
+def test_a_window_is_its_steps(name, algorithm):
+    xs = inputs(name)
+    steps, trace = learned(name, xs, algorithm, recurrent=True)
+    window, after = learned(name, xs, algorithm, recurrent=True, chunk=3)
+    assert_gradients_close(window, steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), after, trace)
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_a_diagonal_recurrence_is_exact(name):
+    """Batched or mapped over the batch; the control, without a trace, is not."""
+    xs = inputs(name)
+    expected = by_backpropagation(name, xs)
+    assert_gradients_close(learned(name, xs)[0], expected)
+    assert_gradients_close(learned(name, xs, vmap=True)[0], expected)
+    without = learned(name, xs, 'immediate')[0]
+    assert not np.allclose(without['W',], expected['W',], rtol=0.02)

@@ -1,0 +1,83 @@
+"""Products of an input and a weight, written as an equation of letters: the facts of all of them.
+
+Letters of the input and of the weight: in both and in the result `h`, in both and not in the
+result `i`; of the input alone `g`, of the weight alone `o`.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+
+from etrace_compiler.ops._facts import Operator
+from etrace_compiler.ops._primitive import register_primitive
+
+__all__ = ['Letters', 'letters_of', 'register_product']
+
+
+class Letters(NamedTuple):
+    """The letters of an equation `x,weight->y`, and what each one is."""
+
+    x: str
+    weight: str
+    y: str
+    shared: str
+    heads: str
+    summed: str
+    produced: str
+
+
+@lru_cache(maxsize=256)
+def letters_of(equation: str) -> Letters:
+    """Take an equation apart."""
+    operands, y = equation.split('->')
+    x, weight = operands.split(',')
+    return Letters(
+        x,
+        weight,
+        y,
+        shared=''.join(c for c in x if c not in weight),
+        heads=''.join(c for c in weight if c in x and c in y),
+        summed=''.join(c for c in weight if c in x and c not in y),
+        produced=''.join(c for c in weight if c not in x),
+    )
+
+
+def _arrange(value: Any, letters: str, *parts: str) -> Any:
+    """Bring the axes of a value into the order of some letters, one axis for each part."""
+    order = [letters.index(c) for part in parts for c in part]
+    sizes = [math.prod(value.shape[letters.index(c)] for c in part) for part in parts]
+    return value.transpose(order).reshape(sizes)
+
+
+def _forward(x: Any, weight: Any, *, equation: str) -> Any:
+    e = letters_of(equation)
+    contract, batch = (
+        (tuple(map(e.x.index, part)), tuple(map(e.weight.index, part)))
+        for part in (e.summed, e.heads)
+    )
+    y = jax.lax.dot_general(x, weight, (contract, batch))
+    made = e.heads + e.shared + e.produced
+    return y if made == e.y else y.transpose([made.index(c) for c in e.y])
+
+
+def _x_block(x: Any, weight_shape: Sequence[int], *, equation: str) -> Any:
+    e = letters_of(equation)
+    return _arrange(x, e.x, e.shared, e.heads, e.summed)
+
+
+def _w_block(weight: Any, *, equation: str) -> Any:
+    e = letters_of(equation)
+    return _arrange(weight, e.weight, e.heads, e.summed, e.produced)
+
+
+def _y_block(y: Any, weight_shape: Sequence[int], *, equation: str) -> Any:
+    e = letters_of(equation)
+    return _arrange(y, e.y, e.shared, e.heads, e.produced)
+
+
+def register_product(name: str) -> Operator:
+    """Register a product under a name; its static parameter is `equation`."""
+    return register_primitive(name, _forward, x_block=_x_block, w_block=_w_block, y_block=_y_block)

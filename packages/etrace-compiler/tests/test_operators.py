@@ -1,0 +1,118 @@
+"""What holds for every operator: the block law, values, derivatives, maps, units and dtypes."""
+
+import brainunit as u
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etrace_compiler import check_operator, einsum, grouped_matmul, matmul
+
+from . import models
+from .operator_cases import CASES, MAPS, mapped, marks, stacked
+
+every = pytest.mark.parametrize('name', CASES)
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+@every
+@given(st.data())
+@settings(max_examples=6)
+def test_the_block_law(name, data):
+    """It also holds for the operator that a map makes of the operator."""
+    case = CASES[name](data.draw)
+    kinds = data.draw(st.sampled_from(MAPS))
+    x, w = stacked(case.x, 'x', kinds), stacked(case.weight, 'w', kinds)
+    ((operator, operands, params),) = marks(mapped(case.call, kinds), x, w)
+    assert operator.name == f'etp_{name}'
+    assert params.get('mapped', ()) == kinds
+    check_operator(operator, *operands, **params)
+
+
+@every
+@given(st.data())
+@settings(max_examples=4)
+def test_values_and_derivatives(name, data):
+    case = CASES[name](data.draw)
+    kinds = data.draw(st.sampled_from(MAPS))
+    x, w = stacked(case.x, 'x', kinds), stacked(case.weight, 'w', kinds)
+    bias = models.random(*case.bias_shape, seed=3)
+
+    def actual(x, w, b):
+        call = mapped(lambda x, w: case.call(x, w, b, weight_fn=jnp.sin, bias_fn=jnp.exp), kinds)
+        y = call(x, w)
+        return jnp.sum(jnp.tanh(y)), y
+
+    def expected(x, w, b):
+        y = mapped(lambda x, w: case.plain(x, jnp.sin(w)) + jnp.exp(b), kinds)(x, w)
+        return jnp.sum(jnp.tanh(y)), y
+
+    got, wanted = (
+        jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(x, w, bias)
+        for f in (actual, expected)
+    )
+    jax.tree.map(close, got, wanted)
+
+
+DTYPES = ['float16', 'bfloat16', 'float32', 'float64', 'complex64', 'complex128']
+
+
+@every
+@given(st.data())
+@settings(max_examples=5)
+def test_dtypes_and_units(name, data):
+    """The common dtype, as JAX has it; the product of the units."""
+    case = CASES[name](data.draw)
+    of_x, of_weight = (
+        data.draw(st.sampled_from([*DTYPES, 'int32', 'bool'])),
+        data.draw(st.sampled_from(DTYPES)),
+    )
+    x, w = jnp.abs(case.x).astype(of_x), case.weight.astype(of_weight)
+    y = case.call(x * u.mV, w * u.mS, jnp.zeros(case.bias_shape) * u.nA)
+    assert u.get_mantissa(case.call(x, w)).dtype == jnp.promote_types(of_x, of_weight)
+    wide = [np.asarray(a, complex) for a in (x, w)]
+    np.testing.assert_allclose(
+        np.asarray(y.to_decimal(u.uA), complex), case.plain(*wide), rtol=0.05, atol=0.05
+    )
+
+
+# ---------------------------------------------------------------- bad input
+
+ERRORS = [
+    (lambda: grouped_matmul(jnp.ones((4, 3, 2)), jnp.ones((2, 2, 5))), 'ETC802',
+     r'`grouped_matmul` cannot multiply these shapes: got x \(4, 3, 2\) and weight \(2, 2, 5\)'),
+    (lambda: grouped_matmul(jnp.ones(2), jnp.ones((2, 5))), 'ETC802', 'weight .groups, in, out.'),
+    (lambda: einsum('ai,io->ao', jnp.ones((4, 3)), jnp.ones((2, 5))), 'ETC802',
+     "`einsum` cannot multiply these shapes: .* expected shapes of the form 'ai,io->ao'"),
+    (lambda: einsum('ai,io->ao', jnp.ones(3), jnp.ones((3, 5))), 'ETC802', r'got x \(3,\)'),
+    (lambda: einsum('ai,io', jnp.ones((4, 3)), jnp.ones((3, 5))), 'ETC804', 'not written as'),
+    (lambda: einsum('ai,io,ox->ax', jnp.ones((4, 3)), jnp.ones((3, 5))), 'ETC804', 'not letters'),
+    (lambda: einsum('a1,1o->ao', jnp.ones((4, 3)), jnp.ones((3, 5))), 'ETC804', 'not letters'),
+    (lambda: einsum('aa,ao->ao', jnp.ones((3, 3)), jnp.ones((3, 5))), 'ETC804',
+     "'a' stands twice in 'aa'"),
+    (lambda: einsum('abi,io->ao', jnp.ones((2, 4, 3)), jnp.ones((3, 5))), 'ETC804',
+     "'b' stands in one place alone"),
+    (lambda: einsum('ai,io->a', jnp.ones((4, 3)), jnp.ones((3, 5))), 'ETC804', "'o' stands in one"),
+    (lambda: einsum('ai,io->aoz', jnp.ones((4, 3)), jnp.ones((3, 5))), 'ETC804', "'z' stands in"),
+    (lambda: einsum('...i,...o->...o', jnp.ones((4, 3)), jnp.ones((3, 5))), 'ETC804', 'written'),
+    (lambda: matmul(jnp.ones((4, 3)), jnp.ones((3, 2)), jnp.ones(3)), 'ETC805',
+     r'`matmul bias` has the wrong shape: got \(3,\); expected \(2,\)'),
+    (lambda: matmul(jnp.ones((4, 3)), jnp.ones((3, 2)), jnp.ones((4, 2))), 'ETC805', r'\(4, 2\)'),
+    (lambda: grouped_matmul(jnp.ones((3, 2)), jnp.ones((3, 2, 5)), jnp.ones((2, 5))), 'ETC805',
+     r'got \(2, 5\); expected \(3, 5\)'),
+    (lambda: matmul(jnp.ones((4, 3)) * u.mV, jnp.ones((3, 2)), jnp.ones(2) * u.nA), 'ETC803',
+     r'`matmul bias` has the wrong unit: got \[nA\]; expected \[mV\]'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('call', 'code', 'text'), ERRORS)
+def test_bad_input_is_refused_in_one_sentence(call, code, text):
+    with pytest.raises(ValueError, match=text) as caught:
+        call()
+    assert str(caught.value).endswith(f'[{code}]')
+    assert '\n' not in str(caught.value)
