@@ -245,3 +245,62 @@ def test_random_numbers_that_vmap_changes(kind, anew, wrap):
     assert found.draws_anew is anew
     assert (not np.array_equal(jax.vmap(draw)(keys)[1], draw(keys[1]))) is anew
     assert not replay(lambda key: 1.0, keys[0]).part((0,)).draws_anew
+
+
+# ---------------------------------------------------------------- products that are known
+
+
+def shared(x, w):
+    """One product in three places: before the call, and with stopped derivatives and zeros."""
+    y = jnp.tanh(x @ w)
+    zero, _ = called(y, x @ jnp.cos(w))
+    again = jax.lax.stop_gradient(x) @ w + (x + zero.reshape(x.shape)) @ w
+    return y, again.sum() + (w @ x).sum()
+
+
+SQUARE = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0.5, 0.1], [-0.3, 0.2]])
+
+
+def test_equal_products_are_known_as_one():
+    found = replay(shared, *SQUARE)
+    first, second = found.part([0]), found.part([1], (1,))
+    common = first.products.keys() & second.products.keys()
+    assert (len(first.products), len(second.products), len(common)) == (1, 3, 1)
+    (number,) = first.products.values()
+    (shape,) = found.value_shapes([number])
+    assert (shape.shape, shape.dtype) == ((2, 2), SQUARE[0].dtype)
+    (_, value), _ = found.part([0], values=[number])(dict(enumerate(SQUARE)))
+    check(value, SQUARE[0] @ SQUARE[1])
+
+
+def test_a_known_product_is_not_computed_but_differentiated():
+    found = replay(shared, *SQUARE)
+    part = found.part([1])
+    (kind,) = found.part([0]).products
+    zeros = [jnp.zeros_like(SQUARE[0])] * 2
+
+    def total(x, w, scale=None):
+        known = None if scale is None else {kind: scale * (SQUARE[0] @ SQUARE[1])}
+        return part({0: x, 1: w}, zeros, known)[0][0]
+
+    plain, pulled = jax.value_and_grad(total, (0, 1))(*SQUARE)
+    value, slopes = jax.value_and_grad(total, (0, 1))(*SQUARE, 1.0)
+    check((value, slopes), (plain, pulled))
+    doubled, same = jax.value_and_grad(total, (0, 1))(*SQUARE, 2.0)
+    np.testing.assert_allclose(doubled - value, 2 * (SQUARE[0] @ SQUARE[1]).sum(), rtol=1e-6)
+    check(same, pulled)
+    many = jax.vmap(jax.grad(total), (0, None, None))(jnp.stack([SQUARE[0]] * 2), SQUARE[1], 1.0)
+    check(many, jnp.stack([pulled[0]] * 2))
+
+
+def test_what_is_equal_is_said_with_care():
+    """Other operands, other parameters, and what cannot be compared are other values."""
+
+    def function(x, w):
+        called(x, w)
+        return (x @ w, w @ x, (x + 1.0) @ w, jnp.dot(x, w, precision='highest'),
+                (x + 0.0) @ w, x.T @ w)  # fmt: skip
+
+    found = replay(function, *SQUARE)
+    kinds = [next(iter(found.part([i]).products)) for i in range(6)]
+    assert len(set(kinds)) == 6

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms import drive
-from etrace_algorithms.algebra import product_gradient
+from etrace_algorithms.algebra import product_gradient, store
 from etrace_algorithms.batching import inside_axes, linearisation_axes, map_batch, split_keys
 from etrace_algorithms.credit import Taps, make_anchor, make_taps, pull_back, read_taps
 from etrace_algorithms.introspect import plan_of, trace_of
@@ -360,6 +360,9 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         signal, bypass, direct = read_taps(self.graph, taps)
         if lin is None:
             return self._solve_weight_gradients(before, after, lin, signal, bypass)
+        # of the bits of the states: the result must be linear in the signal
+        values = tuple(store(s, h) for s, h in zip(signal.values, lin.hidden, strict=True))
+        signal = LearningSignal(self.graph, values)
         if self._has_rule:
             return self.rule.gradient(before, after, lin, signal, bypass, direct)
         return self._solve_by_hooks(before, after, lin, signal, bypass, direct)

@@ -4,9 +4,10 @@ The step function is traced once, and the trace is read in two ways. *Recording*
 of a window one after the other, for the values of the states alone. *Probing* evaluates all of
 them side by side, by vmap over steps from the recorded states, with taps in place of the
 learner's credit: their cotangents, and the linearisations of all steps, go to the learning rule.
+Products that recording has computed are not computed again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,9 @@ from etrace_compiler import Linearisation, Replay
 __all__ = ['Unsuitable', 'WindowEngine']
 
 Values = dict[int, Any]
+
+#: Results of products, by class of equal values.
+Products = dict[Hashable, Any]
 
 
 class Unsuitable(Exception):
@@ -67,8 +71,12 @@ class WindowEngine:
         ends = self._ends(self._of(self._carried))
         self._operands, self._credited = self._linearisation_operands()
         self._linearised = replay.operand_shapes(self._operands)
-        self._record = replay.part(ends, effects=True)
         self._probe = replay.part(range(out_tree.num_leaves), self._operands)
+        again = self._probe.products
+        record = replay.part(ends, effects=True)
+        self._shared = {c: v for c, v in record.products.items() if c in again}
+        self._record = replay.part(ends, effects=True, values=self._shared.values())
+        self._kept = replay.value_shapes(self._shared.values())
         read = self._probe.inputs | self._record.inputs
         if not read.isdisjoint(self._of([learner.etrace])):
             raise Unsuitable('it reads the trace')
@@ -114,10 +122,10 @@ class WindowEngine:
 
     @property
     def step_bytes(self) -> int:
-        """Bytes that one step of a window takes: states, taps, linearisation."""
+        """Bytes that one step of a window takes: states, products, taps, linearisation."""
         states = [x for s in self._carried for i, x in self._values([s]).items()
                   if i in self._probe.inputs]  # fmt: skip
-        return array_bytes((states, self._taps(), self._linearised))
+        return array_bytes((states, self._kept, self._taps(), self._linearised))
 
     def run(self, data: tuple, window: int, carry_trace: bool) -> tuple[list[Any], Any]:
         """Run all steps, and advance the states.
@@ -165,8 +173,8 @@ class WindowEngine:
         """Record, probe and solve one window."""
         learner = self._learner
         gradients, carried, trace = carry
-        carried, entered = self._record_steps(carried, slices)
-        found, taps, rest, lin = self._probe_steps(entered, slices)
+        carried, entered, products = self._record_steps(carried, slices)
+        found, taps, rest, lin = self._probe_steps(entered, products, slices)
         info = learner.graph.module_info
         live = learner.executor.states
         params = {s.key: live[s.path].value for s in info.by_role('param')}
@@ -185,26 +193,30 @@ class WindowEngine:
     def _arguments(self, slices: tuple) -> Values:
         return dict(enumerate(jax.tree.leaves(slices)))
 
-    def _record_steps(self, carried: Values, slices: tuple) -> tuple[Values, Values]:
-        """Advance the states; keep those before each step that probing reads."""
+    def _record_steps(self, carried: Values, slices: tuple) -> tuple[Values, Values, Products]:
+        """Advance the states; keep those before each step, and products, that probing reads."""
         keys = list(carried)
         kept = [k for k in keys if k in self._probe.inputs]
         fixed = self._values(self._states)
         taps = jax.tree.leaves(self._taps())
 
-        def step(now: Values, args: tuple) -> tuple[Values, Values]:
-            ends, _ = self._record({**fixed, **now, **self._arguments(args)}, taps)
+        def step(now: Values, args: tuple) -> tuple[Values, tuple]:
+            found, _ = self._record({**fixed, **now, **self._arguments(args)}, taps)
+            ends, products = found[: len(keys)], found[len(keys) :]
             after = {
                 k: jax.lax.convert_element_type(value, now[k].dtype)
                 if not jnp.issubdtype(now[k].dtype, jax.dtypes.extended)
                 else value
                 for k, value in zip(keys, ends, strict=True)
             }
-            return after, {k: now[k] for k in kept}
+            return after, ({k: now[k] for k in kept}, products)
 
-        return jax.lax.scan(step, carried, slices)
+        last, (entered, products) = jax.lax.scan(step, carried, slices)
+        return last, entered, dict(zip(self._shared, products, strict=True))
 
-    def _probe_steps(self, entered: Values, slices: tuple) -> tuple[list, Taps, Any, Linearisation]:
+    def _probe_steps(
+        self, entered: Values, products: Products, slices: tuple
+    ) -> tuple[list, Taps, Any, Linearisation]:
         """Differentiate all steps side by side.
 
         Returns:
@@ -214,18 +226,20 @@ class WindowEngine:
         fixed = self._values(self._states)
         steps = len(jax.tree.leaves(slices)[0])
 
-        def probe(weights: list, taps: Taps, now: Values, args: tuple) -> tuple:
+        def probe(weights: list, taps: Taps, now: Values, products: list, args: tuple) -> tuple:
             given = dict(fixed)
             for state, value in zip(self._weights, weights, strict=True):
                 where = self._inputs.get(id(state), range(0))
                 given.update(zip(where, jax.tree.leaves(value), strict=False))
             given |= {**now, **self._arguments(args)}
-            results, operands = self._probe(given, jax.tree.leaves(taps))
+            known = dict(zip(self._shared, products, strict=True))
+            results, operands = self._probe(given, jax.tree.leaves(taps), known)
             loss, rest = self._out_tree.unflatten(results)
             return loss, rest, self._credited.unflatten(operands)
 
         def total(weights: list, taps: Taps) -> tuple[Any, tuple]:
-            losses, rest, lin = jax.vmap(probe, (None, 0, 0, 0))(weights, taps, entered, slices)
+            stacked = (taps, entered, [*products.values()], slices)
+            losses, rest, lin = jax.vmap(probe, (None, 0, 0, 0, 0))(weights, *stacked)
             return jnp.sum(losses), (rest, lin)
 
         values = [state.value for state in self._weights]

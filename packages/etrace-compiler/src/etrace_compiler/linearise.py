@@ -218,8 +218,10 @@ class _Transition:
     def resolve(self, v: Var, version: tuple[bool, bool]) -> tuple[bool, bool] | None:
         """The version in which a variable is computed; `None` for what the step has computed."""
         found = self._version(v, *version)
+        inside = self._program.loops_of(v)
         known = v not in self._program.made or v in self._old
-        known = known or not (any(found) or self._program.loops_of(v))
+        known = known or (v in self._result and not found[0] and not inside)
+        known = known or not (any(found) or inside)
         return None if known else found
 
     def operand(self, i: int, k: int, version: tuple[bool, bool]) -> tuple[bool, bool]:
@@ -267,10 +269,14 @@ class _Transition:
 
     def _run(self, read: Callable, old: Sequence, deltas: Sequence) -> list[Any]:
         def given(v: Var, version: tuple[bool, bool]) -> Any:
-            return old[self._old[v]] if v in self._old and version[0] else read(v)
+            if v in self._old and version[0]:
+                return old[self._old[v]]
+            return (
+                read(v) + deltas[self._result[v]] if v in self._result and version[1] else read(v)
+            )
 
         add = {
-            r.y_var: {(hidden, True): delta for hidden in (False, True)}
+            r.y_var: {(hidden, True): delta for hidden in (False, True)}  # where it is computed
             for r, delta in zip(self._relations, deltas, strict=True)
         }
         results = self._interpreter(given, add=add)

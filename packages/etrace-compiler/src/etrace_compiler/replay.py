@@ -1,10 +1,11 @@
 """Evaluate parts of a jaxpr, with the results of one named call given from outside.
 
 What a call is replaced by, and which results are wanted, may differ from one evaluation to the
-next; what does not lead to a result is not evaluated.
+next; what does not lead to a result is not evaluated. As long as what replaces the call are zeros,
+products that one part has computed need not be computed again by another.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 
 from etrace_compiler import _jax
 from etrace_compiler.analysis.derivatives import DerivativeKind, derivative_kind
+from etrace_compiler.equal_values import equal_values, is_product, recall
 from etrace_compiler.flatten import program_of
 from etrace_compiler.program import is_differentiable
 
@@ -49,6 +51,12 @@ class Part:
     _consts: dict[int, Any]
     _call: tuple[int, ...]
     _wanted: tuple[tuple[Any, ...], tuple[Any, ...]]
+    _same: Callable[[int], Hashable]
+
+    @property
+    def products(self) -> dict[Hashable, int]:
+        """The products that it evaluates: by class of equal values, one that is in it."""
+        return {self._same(s.outputs[0]): s.outputs[0] for s in self._steps if is_product(s.eqn)}
 
     def bends(self, inputs: Collection[int], moving: Collection[int]) -> bool:
         """Whether some inputs alone go through a derivative rule that is not linear.
@@ -78,13 +86,17 @@ class Part:
         return any(_draws_anew(step.eqn) for step in self._steps)
 
     def __call__(
-        self, inputs: Mapping[int, Any], call: Sequence[Any] = ()
+        self,
+        inputs: Mapping[int, Any],
+        call: Sequence[Any] = (),
+        known: Mapping[Hashable, Any] | None = None,
     ) -> tuple[list[Any], list[Any]]:
         """Evaluate the part.
 
         Args:
             inputs: Values of the inputs of the jaxpr, those at least that are read.
             call: Results of the call.
+            known: Values of `products` that are not to be computed again.
 
         Returns:
             The results that are wanted, and the operands of the call that are.
@@ -95,8 +107,11 @@ class Part:
             return v.value if isinstance(v, _Literal) else values[v]
 
         for step in self._steps:
-            eqn = step.eqn
-            found = _jax.bind_equation(eqn.primitive, eqn.params, [read(v) for v in step.inputs])
+            eqn, operands = step.eqn, [read(v) for v in step.inputs]
+            if known and is_product(eqn) and self._same(step.outputs[0]) in known:
+                found = [recall(eqn, known[self._same(step.outputs[0])], operands)]
+            else:
+                found = _jax.bind_equation(eqn.primitive, eqn.params, operands)
             values.update(zip(step.outputs, found, strict=True))
         results, operands = self._wanted
         return [read(v) for v in results], [read(v) for v in operands]
@@ -130,12 +145,21 @@ class Replay:
         self._inputs = frozenset(inputs)
         self._results = tuple(self._splice(jaxpr, consts, inputs))
         self.replaceable = self.calls == 1 and self._call is not None
+        zeros = () if self._call is None else self._call.outputs
+        self._same = equal_values(self._steps, zeros)
 
     def operand_shapes(self, operands: Collection[int]) -> list[Any]:
         """Return shapes and dtypes of operands of the call."""
         assert self._call is not None
         found = [self._call.eqn.invars[i].aval for i in operands]
         return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in found]
+
+    def value_shapes(self, values: Collection[int]) -> list[Any]:
+        """Return shapes and dtypes of values inside, by their numbers."""
+        made = {
+            v: a.aval for s in self._steps for v, a in zip(s.outputs, s.eqn.outvars, strict=True)
+        }
+        return [jax.ShapeDtypeStruct(made[v].shape, made[v].dtype) for v in values]
 
     def sources(self, results: Sequence[int] = (), operands: Sequence[int] = ()) -> list[Any]:
         """Say which results and operands of the call are the same value.
@@ -195,6 +219,7 @@ class Replay:
         operands: Collection[int] = (),
         *,
         effects: bool = False,
+        values: Collection[int] = (),
     ) -> Part:
         """Find what is needed for some results.
 
@@ -202,10 +227,11 @@ class Replay:
             results: Which results of the jaxpr are wanted.
             operands: Which operands of the call are wanted.
             effects: Whether to keep what happens besides results.
+            values: Values inside (see `Part.products`) that are wanted after the results.
         """
         call = self._call
         wanted = (
-            tuple(self._results[i] for i in results),
+            (*(self._results[i] for i in results), *values),
             tuple(call.inputs[i] for i in operands) if call is not None else (),
         )
         needed = {v for part in wanted for v in part if not isinstance(v, _Literal)}
@@ -224,6 +250,7 @@ class Replay:
             {v: c for v, c in self._consts.items() if v in needed},
             outputs,
             wanted,
+            self._same,
         )
 
 

@@ -18,6 +18,7 @@ from etrace_algorithms.algebra.block import (
     product_gradient,
     pull_drive,
 )
+from etrace_algorithms.algebra.stored import store
 
 __all__ = [
     'apply_diagonal',
@@ -29,4 +30,5 @@ __all__ = [
     'outer_gradient',
     'product_gradient',
     'pull_drive',
+    'store',
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from etrace_algorithms.algebra._store import store
+from etrace_algorithms.algebra.stored import store
 
 __all__ = [
     'apply_diagonal',
@@ -98,7 +98,6 @@ def contract(signal: Any, trace: FullTrace) -> Any:
             add, (jnp.einsum('gho,ghio->hio', signal[..., s], e) for s, e in enumerate(trace))
         )
     # one pass over the trace, in the order in which it lies in memory
-    signal = store(signal)
     return reduce(
         add,
         (signal[g, :, None, :, s] * e[g] for g in range(shared) for s, e in enumerate(trace)),

@@ -29,15 +29,12 @@ import numpy as np
 
 from etrace_algorithms.algebra import carry_drive, product_gradient, pull_drive
 from etrace_algorithms.batching import linearisation_axes
-from etrace_algorithms.rule import Direct, Gradients, LearningRule, LearningSignal, scan_steps
+from etrace_algorithms.rule import Direct, Gradients, LearningRule, LearningSignal
 from etrace_algorithms.rules._windows import merge_steps
-from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation
+from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, gather_positions
 from etrace_compiler.errors import explain_error
 
 __all__ = ['IODimTrace', 'as_decay']
-
-#: By relation key, `(G, H, O)`.
-Cotangents = dict[str, Any]
 
 #: Cotangents `(G, H, O)` and inputs `(G, H, I)` whose product is a gradient.
 Product = tuple[Any, Any]
@@ -77,27 +74,17 @@ class IODimTrace(LearningRule):
         return {'x': x, 'f': f, 'steps': jnp.zeros((), jnp.int32)}
 
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
-        x = {}
+        x, f = {}, {}
         for r in lin.relations:
             old, now = trace['x'][r.key], _input(lin, r)
             x[r.key] = (self.decay_x * old + now).astype(old.dtype)
-        return {'x': x, **self._carry_drives(trace, lin)}
-
-    def _carry_drives(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
-        """Advance the drive factors and the number of steps."""
-        f = {
-            r.key: tuple(
-                (
-                    self.decay_f * carry_drive(lin.D_at(r, i, folded=True), old)
-                    + (1 - self.decay_f) * drive
-                ).astype(old.dtype)
+            f[r.key] = tuple(
+                self._smooth_drive(old, lin.D_at(r, i, folded=True), drive)
                 for i, (old, drive) in enumerate(
-                    zip(trace['f'][r.key], _drives(lin, r), strict=True)
+                    zip(trace['f'][r.key], _drives(lin.f[r.key], r), strict=True)
                 )
             )
-            for r in lin.relations
-        }
-        return {'f': f, 'steps': trace['steps'] + 1}
+        return {'x': x, 'f': f, 'steps': trace['steps'] + 1}
 
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
         pulled = self._pull(trace, signal)
@@ -152,30 +139,52 @@ class IODimTrace(LearningRule):
         if not self.fast_solve:
             return super().window(trace, lin, signal, bypass, direct)
 
-        def step(before: dict, now: Linearisation, taps: tuple) -> tuple[dict, tuple]:
-            here, beside = taps
-            after = self._carry_drives(before, now)
-            pulled = self._pull(after, here)
-            none = jax.tree.map(jnp.zeros_like, pulled)
-            return after, (pulled, none if beside is None else self._pull(before, beside))
-
-        factors = {'f': trace['f'], 'steps': trace['steps']}
-        last, pulled = scan_steps(step, factors, lin, (signal, bypass))
-        # smoothing is linear in the inputs: the cotangents are smoothed, backwards, instead
-        entering, smoothed = jax.lax.scan(
-            lambda later, now: _smooth_back(self.decay_x, later, now),
-            {r.key: jnp.zeros_like(pulled[0][r.key][0]) for r in lin.relations},
-            pulled,
-            reverse=True,
-        )
+        drives = {r.key: self._smooth_drives(trace['f'][r.key], lin, r) for r in lin.relations}
+        after = {key: tuple(now for _, now in parts) for key, parts in drives.items()}
+        steps = trace['steps'] + 1 + jnp.arange(len(signal.values[0]), dtype=jnp.int32)
+        pulled = jax.vmap(self._pull)({'f': after, 'steps': steps}, signal)
+        entering = dict.fromkeys(pulled, 0)
+        if bypass is not None:
+            before = jax.tree.map(_shifted, trace['f'], after)
+            beside = jax.vmap(self._pull)({'f': before, 'steps': steps - 1}, bypass)
+            entering = {key: c[0] for key, c in beside.items()}
+            pulled = {key: c.at[:-1].add(beside[key][1:]) for key, c in pulled.items()}
         axes, out, x = (linearisation_axes(lin.graph), 0, 0, 0), {}, {}
         for r in lin.relations:
-            parts = jax.vmap(partial(_all_of_step, r), axes)(lin, signal, direct, smoothed[r.key])
+            # smoothing is linear in the inputs: the cotangents are smoothed, backwards, instead
+            smoothed = _smooth_back(self.decay_x, pulled[r.key])
+            first = self.decay_x * smoothed[0] + entering[r.key]
+            parts = jax.vmap(partial(_all_of_step, r), axes)(lin, signal, direct, smoothed)
             old = trace['x'][r.key]
-            out[r.key] = product_gradient(entering[r.key], old.astype(r.dtype))
+            out[r.key] = product_gradient(first, old.astype(r.dtype))
             out[r.key] += sum(product_gradient(merge_steps(c), merge_steps(v)) for c, v in parts)
             x[r.key] = self._smooth_inputs(old, parts[0][1])
-        return out, {'x': x, **last}
+        last = {key: tuple(end for end, _ in parts) for key, parts in drives.items()}
+        return out, {'x': x, 'f': last, 'steps': steps[-1]}
+
+    def _smooth_drives(
+        self, before: tuple[Any, ...], lin: Linearisation, r: HiddenParamOpRelation
+    ) -> list[tuple[Any, Any]]:
+        """Advance the drive factors of an operation over stacked steps.
+
+        Returns:
+            Per driven group the factor after all steps, and after each.
+        """
+        found = []
+        drives = jax.vmap(lambda f: _drives(f, r))(lin.f[r.key])
+        for i, (old, drive) in enumerate(zip(before, drives, strict=True)):
+            diagonal = lin.D[r.hidden_groups[i].index]
+            diagonal = jax.vmap(lambda d, i=i: gather_positions(d, r, i, folded=True))(diagonal)
+
+            def step(old: Any, now: tuple) -> tuple[Any, Any]:
+                return (new := self._smooth_drive(old, *now)), new
+
+            found.append(jax.lax.scan(step, old, (diagonal, drive)))
+        return found
+
+    def _smooth_drive(self, old: Any, diagonal: Any, drive: Any) -> Any:
+        carried = self.decay_f * carry_drive(diagonal, old)
+        return (carried + (1 - self.decay_f) * drive).astype(old.dtype)
 
     def _smooth_inputs(self, before: Any, inputs: Any) -> Any:
         """Return the input factor after some steps, whose inputs are stacked."""
@@ -205,17 +214,19 @@ def _add(gradients: Gradients, more: Gradients | None) -> Gradients:
     return gradients if more is None else {key: g + more[key] for key, g in gradients.items()}
 
 
-def _smooth_back(decay: float, later: Cotangents, now: tuple) -> tuple[Cotangents, Cotangents]:
-    """Turn cotangents of smoothed inputs into those of the inputs, one step further back.
+def _smooth_back(decay: float, cotangents: Any) -> Any:
+    """Turn cotangents of smoothed inputs, stacked over steps, into those of the inputs."""
 
-    Args:
-        decay: Of the smoothing.
-        later: Those of the smoothed inputs of this step from later ones.
-        now: Those of this step, and of the step before.
-    """
-    here, before = now
-    total = jax.tree.map(jnp.add, here, later)
-    return jax.tree.map(lambda c, b: decay * c + b, total, before), total
+    def step(later: Any, here: Any) -> tuple[Any, Any]:
+        total = here + decay * later
+        return total, total
+
+    return jax.lax.scan(step, jnp.zeros_like(cotangents[0]), cotangents, reverse=True)[1]
+
+
+def _shifted(first: Any, after: Any) -> Any:
+    """What was before each step, of what was after each."""
+    return jnp.concatenate([first[None], after[:-1]])
 
 
 def _all_of_step(
@@ -244,7 +255,7 @@ def _doubled(lin: Linearisation, r: HiddenParamOpRelation, signal: LearningSigna
     """The cotangent that the step's own drives give in the credit of the factors."""
     return sum(
         r.place(i, pull_drive(signal.at(r, i, folded=True), f))
-        for i, f in enumerate(_drives(lin, r))
+        for i, f in enumerate(_drives(lin.f[r.key], r))
     )
 
 
@@ -254,9 +265,8 @@ def _input(lin: Linearisation, r: HiddenParamOpRelation) -> Any:
     return x if r.substeps == 1 else x.reshape((r.substeps, -1, *x.shape[1:])).mean(0)
 
 
-def _drives(lin: Linearisation, r: HiddenParamOpRelation) -> tuple[Any, ...]:
+def _drives(drives: tuple[Any, ...], r: HiddenParamOpRelation) -> tuple[Any, ...]:
     """One drive per step and driven group: the sum over substeps."""
-    drives = lin.f[r.key]
     if r.substeps == 1:
         return drives
     return tuple(f.reshape((r.substeps, -1, *f.shape[1:])).sum(0) for f in drives)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 __all__ = ['store']
 
 
-def store(value: Any) -> Any:
+def store(value: Any, bits: Any = None) -> Any:
     """Return a value as it is, in a form that XLA does not compute again where it is used.
 
     On a CPU, XLA fuses cheap arithmetic into whatever uses it. What is broadcast over the input
@@ -19,8 +19,12 @@ def store(value: Any) -> Any:
 
     Args:
         value: An array of floating-point or complex numbers.
+        bits: Any array of such numbers and of this shape, of which the ones are made; by
+            default `value` itself. Of another one the result is linear in `value`.
     """
+    bits = value if bits is None else bits
     if jnp.iscomplexobj(value):
-        return jax.lax.complex(store(value.real), store(value.imag))
-    bits = jax.lax.bitcast_convert_type(value, f'int{8 * value.dtype.itemsize}')
+        bits = bits.real
+        return jax.lax.complex(store(value.real, bits), store(value.imag, bits))
+    bits = jax.lax.bitcast_convert_type(bits.real, f'int{8 * bits.real.dtype.itemsize}')
     return value / ((bits | 1) != 0).astype(value.dtype)
