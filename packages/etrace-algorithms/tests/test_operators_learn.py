@@ -5,10 +5,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import sparse
 
 import etrace_algorithms as ea
 from etrace_algorithms.testing import assert_gradients_close, bptt_gradients, online_gradients
-from etrace_compiler import einsum, element_wise, grouped_matmul, matmul
+from etrace_compiler import (
+    conv,
+    einsum,
+    element_wise,
+    grouped_matmul,
+    lora_matmul,
+    matmul,
+    sparse_matmul,
+)
 
 B, T = 2, 5
 LEARNERS = {'d_rtrl': {}, 'pp_prop': {'decay_or_rank': 0.8}}
@@ -18,12 +27,26 @@ def random(*shape, seed):
     return jnp.asarray(np.random.RandomState(seed).randn(*shape) * 0.5)
 
 
+#: Two non-zeros in one column, none in another.
+PATTERN = sparse.BCOO.fromdense(jnp.array([[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]]))
+
 #: Per operator: the call, the shape of one input, of the weight, of a bias, and of the state.
 OPERATORS = {
     'matmul': (matmul, (3,), (3, 4), (4,), (4,)),
     'grouped_matmul': (grouped_matmul, (2, 3), (2, 3, 2), (2, 2), (2, 2)),
     'einsum': (
         lambda x, w, b: einsum('...hi,hio->...oh', x, w, b), (2, 3), (2, 3, 2), (2,), (2, 2)
+    ),
+    'conv': (
+        lambda x, w, b: conv(x, w, b, strides=2, feature_group_count=2),
+        (2, 5), (4, 1, 3), (4,), (4, 3),
+    ),
+    'sparse_matmul': (
+        lambda x, w, b: sparse_matmul(x, w, sparse_mat=PATTERN, bias=b), (3,), (5,), (4,), (4,)
+    ),
+    'lora_matmul': (
+        lambda x, w, b: lora_matmul(x, w['B'], w['A'], alpha=2, bias=b),
+        (3,), {'B': (3, 2), 'A': (2, 4)}, (4,), (4,),
     ),
 }  # fmt: skip
 
@@ -35,7 +58,9 @@ class Driven(brainstate.nn.Module):
         super().__init__()
         self.op, _, weight, bias, self.shape = OPERATORS[name]
         size = int(np.prod(self.shape))
-        self.W = brainstate.ParamState(random(*weight, seed=1))
+        parts = weight if isinstance(weight, dict) else {'': weight}
+        values = {k: random(*shape, seed=1 + len(k)) for k, shape in parts.items()}
+        self.W = brainstate.ParamState(values.get('', values))
         self.b = brainstate.ParamState(random(*bias, seed=2))
         self.a = brainstate.ParamState(random(*self.shape, seed=3))
         self.R = brainstate.ParamState(random(size, size, seed=4)) if recurrent else None
@@ -80,7 +105,7 @@ def by_backpropagation(name, xs, recurrent=False):
 def test_one_step_is_that_of_backpropagation(name):
     xs = inputs(name, 1)
     expected = by_backpropagation(name, xs, recurrent=True)
-    assert all(jnp.any(g != 0) for g in expected.values())
+    assert all(jnp.any(g != 0) for g in jax.tree.leaves(expected))
     for algorithm in LEARNERS:
         assert_gradients_close(learned(name, xs, algorithm, recurrent=True)[0], expected)
 
@@ -103,4 +128,40 @@ def test_a_diagonal_recurrence_is_exact(name):
     assert_gradients_close(learned(name, xs)[0], expected)
     assert_gradients_close(learned(name, xs, vmap=True)[0], expected)
     without = learned(name, xs, 'immediate')[0]
-    assert not np.allclose(without['W',], expected['W',], rtol=0.02)
+    for got, wanted in zip(*map(jax.tree.leaves, (without['W',], expected['W',])), strict=True):
+        assert not np.allclose(got, wanted, rtol=0.02)
+
+
+#: Per operator, entries of a full trace for one state and one sample, and of two factors.
+ENTRIES = {
+    'matmul': (3 * 4, 3 + 4),
+    'grouped_matmul': (2 * 3 * 2, 6 + 4),
+    'einsum': (2 * 3 * 2, 6 + 4),
+    'conv': (3 * 2 * 3 * 2, 3 * 2 * 3 + 3 * 2 * 2),
+    'sparse_matmul': (5, 5 + 5),
+    'lora_matmul': (3 * 4, 3 + 4),
+}
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_bytes_follow_from_the_facts(name):
+    plan = ea.memory_plan(Driven(name), inputs(name)[0], learners=LEARNERS, batch_size=B)
+    key = 'W.A*W.B' if name == 'lora_matmul' else 'W'
+    assert [plan[learner].by_relation[key] for learner in LEARNERS] == [
+        8 * B * entries for entries in ENTRIES[name]
+    ]
+
+
+def test_a_constant_factor_is_not_traced():
+    """The trace of the other factor, where that is smaller than the one of the product."""
+
+    class Adapted(Driven):
+        def __init__(self, rank):
+            super().__init__('lora_matmul')
+            B = random(3, rank, seed=6)
+            self.W = brainstate.ParamState(random(rank, 4, seed=7))
+            self.op = lambda x, A, b: lora_matmul(x, B, A, bias=b)
+
+    for rank, entries in ((1, 1 * 4), (2, 2 * 4), (5, 3 * 4)):
+        plan = ea.memory_plan(Adapted(rank), inputs('matmul')[0], learners='d_rtrl', batch_size=B)
+        assert plan['d_rtrl'].by_relation['W'] == 8 * B * entries

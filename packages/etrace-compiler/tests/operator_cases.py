@@ -4,12 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
+from jax.experimental import sparse
 
-from etrace_compiler import Operator, einsum, grouped_matmul, matmul
+from etrace_compiler import (
+    Operator,
+    conv,
+    einsum,
+    grouped_matmul,
+    lora_matmul,
+    matmul,
+    sparse_matmul,
+)
 from etrace_compiler._jax import Literal
 from etrace_compiler.ops import operator_of
 
@@ -28,7 +38,8 @@ class Case:
         plain: `(x, weight) -> y`, the same without a mark.
         x: Input.
         weight: Weight.
-        bias_shape: Shape of a bias, which broadcasts to the result.
+        bias_shape: Shape of a bias.
+        bias_axes: Shape in which a bias broadcasts to the result; that of the bias by default.
     """
 
     call: Callable[..., Any]
@@ -36,6 +47,10 @@ class Case:
     x: Any
     weight: Any
     bias_shape: tuple[int, ...]
+    bias_axes: tuple[int, ...] | None = None
+
+    def add(self, y, bias):
+        return y + bias.reshape(self.bias_axes or bias.shape)
 
 
 def dense(draw):
@@ -83,7 +98,80 @@ def by_equation(draw):
     return Case(call, plain, x, w, plain(x, w).shape)
 
 
-CASES = {'matmul': dense, 'grouped_matmul': grouped, 'einsum': by_equation}
+def convolution(draw):
+    """In one or two dimensions, with everything that `lax.conv_general_dilated` has."""
+    ndim, groups = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    of_group, out = draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))
+    many = st.tuples(*[st.integers(1, 2)] * ndim)
+    window = {'strides': draw(many), 'rhs_dilation': draw(many)}
+    if draw(st.booleans()):
+        window['lhs_dilation'] = draw(many)
+        window['padding'] = draw(st.tuples(*[st.tuples(sides, sides)] * ndim))
+    else:
+        window['padding'] = draw(st.sampled_from(['SAME', 'VALID']))
+    space, size = draw(st.tuples(*[st.integers(4, 5)] * ndim)), draw(many)
+    lead, x, w = draw(leads), (groups * of_group, *space), (out, of_group, *size)
+    last = draw(st.booleans())
+    if last:
+        letters = 'HW'[:ndim]
+        window['dimension_numbers'] = (f'N{letters}C', f'{letters}IO', f'N{letters}C')
+        x, w = (*space, x[0]), (*size, of_group, out)
+
+    def call(x, w, b=None, weight_fn=None, **hooks):
+        return conv(x, w, b, feature_group_count=groups, kernel_fn=weight_fn, **window, **hooks)
+
+    def plain(x, w):
+        given = {'window_strides': window['strides'], **window}
+        del given['strides']
+        one = x.reshape((-1, *x.shape[len(lead) :]))
+        y = jax.lax.conv_general_dilated(one, w, feature_group_count=groups, **given)
+        return y.reshape((*lead, *y.shape[1:]))
+
+    bias = (out,) if last else (out, *(1,) * ndim)
+    return Case(call, plain, models.random(*lead, *x), models.random(*w, seed=1), (out,), bias)
+
+
+def non_zeros(draw):
+    shape = draw(sides), draw(sides)
+    size = shape[0] * shape[1]
+    dense = draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    dense = np.array([True, *dense[1:]]).reshape(shape)
+    make = draw(st.sampled_from([sparse.BCOO, sparse.CSR, sparse.COO, sparse.BCSR, sparse.CSC]))
+    matrix = make.fromdense(jnp.asarray(dense, float))
+    order = make.fromdense(jnp.asarray(np.cumsum(dense).reshape(shape) * dense, float)).data - 1
+
+    def call(x, w, b=None, **hooks):
+        return sparse_matmul(x, w, sparse_mat=matrix, bias=b, **hooks)
+
+    def plain(x, w):
+        by_row = jnp.zeros_like(w).at[order.astype(int)].set(w)
+        return x @ jnp.zeros(shape, w.dtype).at[np.nonzero(dense)].set(by_row)
+
+    x = models.random(*draw(leads), shape[0])
+    return Case(call, plain, x, models.random(int(dense.sum()), seed=1), (shape[1],))
+
+
+def low_rank(draw):
+    """The factor that comes first is constant; of both see the tests of learners."""
+    n_in, rank, n_out = draw(sides), draw(sides), draw(sides)
+    B = models.random(n_in, rank, seed=4)
+
+    def call(x, A, b=None, weight_fn=None, **hooks):
+        A = A if weight_fn is None else weight_fn(A)
+        return lora_matmul(x, B.astype(u.get_mantissa(A).dtype), A, alpha=0.5, bias=b, **hooks)
+
+    x, A = models.random(*draw(leads), n_in), models.random(rank, n_out, seed=1)
+    return Case(call, lambda x, A: 0.5 * x @ B @ A, x, A, (n_out,))
+
+
+CASES = {
+    'matmul': dense,
+    'grouped_matmul': grouped,
+    'einsum': by_equation,
+    'conv': convolution,
+    'sparse_matmul': non_zeros,
+    'lora_matmul': low_rank,
+}
 
 
 def marks(function, *args) -> list[tuple[Operator, list[Any], dict[str, Any]]]:

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental import sparse
 
-from etrace_compiler import check_operator, einsum, grouped_matmul, matmul
+from etrace_compiler import (
+    check_operator,
+    conv,
+    einsum,
+    grouped_matmul,
+    lora_matmul,
+    matmul,
+    sparse_matmul,
+)
 
 from . import models
 from .operator_cases import CASES, MAPS, mapped, marks, stacked
@@ -22,7 +31,7 @@ def close(a, b):
 
 @every
 @given(st.data())
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_the_block_law(name, data):
     """It also holds for the operator that a map makes of the operator."""
     case = CASES[name](data.draw)
@@ -49,7 +58,7 @@ def test_values_and_derivatives(name, data):
         return jnp.sum(jnp.tanh(y)), y
 
     def expected(x, w, b):
-        y = mapped(lambda x, w: case.plain(x, jnp.sin(w)) + jnp.exp(b), kinds)(x, w)
+        y = mapped(lambda x, w: case.add(case.plain(x, jnp.sin(w)), jnp.exp(b)), kinds)(x, w)
         return jnp.sum(jnp.tanh(y)), y
 
     got, wanted = (
@@ -64,7 +73,7 @@ DTYPES = ['float16', 'bfloat16', 'float32', 'float64', 'complex64', 'complex128'
 
 @every
 @given(st.data())
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_dtypes_and_units(name, data):
     """The common dtype, as JAX has it; the product of the units."""
     case = CASES[name](data.draw)
@@ -81,7 +90,23 @@ def test_dtypes_and_units(name, data):
     )
 
 
+@pytest.mark.parametrize('kind', ['CSR', 'CSC'])
+def test_sparse_matrices_of_brainevent(kind):
+    brainevent = pytest.importorskip('brainevent')
+    dense = jnp.array([[0.0, 2.0, 0.0], [3.0, 4.0, 5.0]])
+    matrix = getattr(brainevent, kind).fromdense(dense)
+    x = models.random(4, 2)
+    close(sparse_matmul(x, matrix.data, sparse_mat=matrix), x @ dense)
+
+
 # ---------------------------------------------------------------- bad input
+
+
+def bcoo(rows, columns):
+    """A sparse matrix of two rows and columns."""
+    return sparse.BCOO((jnp.ones(len(rows)), jnp.stack([*map(jnp.asarray, (rows, columns))], 1)),
+                       shape=(2, 2))  # fmt: skip
+
 
 ERRORS = [
     (lambda: grouped_matmul(jnp.ones((4, 3, 2)), jnp.ones((2, 2, 5))), 'ETC802',
@@ -107,12 +132,42 @@ ERRORS = [
      r'got \(2, 5\); expected \(3, 5\)'),
     (lambda: matmul(jnp.ones((4, 3)) * u.mV, jnp.ones((3, 2)), jnp.ones(2) * u.nA), 'ETC803',
      r'`matmul bias` has the wrong unit: got \[nA\]; expected \[mV\]'),
+    (lambda: conv(jnp.ones((1, 3, 8)), jnp.ones((4, 2, 3))), 'ETC802',
+     r'`conv` cannot multiply these shapes: got x \(1, 3, 8\) and weight \(4, 2, 3\)'),
+    (lambda: conv(jnp.ones((1, 4, 8)), jnp.ones((3, 2, 3)), feature_group_count=2), 'ETC802',
+     'in 2 equal groups'),
+    (lambda: conv(jnp.ones((1, 3)), jnp.ones((4, 3))), 'ETC802', 'conv'),
+    (lambda: conv(jnp.ones((4, 3, 8)), jnp.ones((4, 3, 3)), batch_group_count=2), 'ETC806',
+     '`conv batch_group_count` is not supported: got 2; expected 1'),
+    (lambda: conv(jnp.ones(8), jnp.ones((4, 3, 3))), 'ETC806', '`conv x` has the wrong number of'),
+    (lambda: conv(jnp.ones((3, 8)), jnp.ones((4, 3, 3)), strides=(1, 1)), 'ETC806',
+     r'`conv strides` does not fit the kernel: got \(1, 1\); expected 1 numbers'),
+    (lambda: conv(jnp.ones((3, 8)), jnp.ones((4, 3, 3)), padding=[(1, 1), (0, 0)]), 'ETC806',
+     '`conv padding` does not fit'),
+    (lambda: conv(jnp.ones((3, 8)), jnp.ones((4, 3, 3)), lhs_dilation=2), 'ETC806', 'or pairs'),
+    (lambda: conv(jnp.ones((3, 8)), jnp.ones((4, 3, 3)), jnp.ones(3)), 'ETC806',
+     r'`conv bias` has the wrong shape: got \(3,\); expected \(4,\)'),
+    (lambda: lora_matmul(jnp.ones(3), jnp.ones((3, 2)), jnp.ones((3, 4))), 'ETC802',
+     r'cannot multiply its factors: got B \(3, 2\) and A \(3, 4\)'),
+    (lambda: lora_matmul(jnp.ones(4), jnp.ones((3, 2)), jnp.ones((2, 4))), 'ETC802', 'rank'),
+    (lambda: sparse_matmul(jnp.ones(3), jnp.ones(2), sparse_mat=bcoo([0, 1], [0, 1])), 'ETC802',
+     r'got x \(3,\) and weight \(2,\); expected x \(..., 2\) and weight \(2,\)'),
+    (lambda: sparse_matmul(jnp.ones(2), jnp.ones(3), sparse_mat=bcoo([0, 1], [0, 1])), 'ETC802',
+     'values of sparse_mat'),
+    (lambda: sparse_matmul(jnp.ones(2), jnp.ones(3), sparse_mat=bcoo([0, 1, 0], [0, 1, 0])),
+     'ETC807', r'`sparse_mat` has duplicate entries: got \(0, 0\) more than once'),
+    (lambda: sparse_matmul(jnp.ones(2), jnp.ones(2), sparse_mat=bcoo([0, 2], [0, 2])), 'ETC807',
+     r'`sparse_mat` has an entry outside: got \(2, 2\); expected places in \(2, 2\)'),
+    (lambda: jax.jit(lambda i: sparse_matmul(jnp.ones(2), jnp.ones(2), sparse_mat=bcoo(i, i)))(
+        jnp.arange(2)), 'ETC807', '`sparse_mat` is not constant'),
+    (lambda: sparse_matmul(jnp.ones(2), jnp.ones(2), sparse_mat=np.eye(2)), 'ETC807',
+     '`sparse_mat` is no sparse matrix: got a ndarray'),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(('call', 'code', 'text'), ERRORS)
 def test_bad_input_is_refused_in_one_sentence(call, code, text):
-    with pytest.raises(ValueError, match=text) as caught:
+    with pytest.raises((TypeError, ValueError), match=text) as caught:
         call()
     assert str(caught.value).endswith(f'[{code}]')
     assert '\n' not in str(caught.value)

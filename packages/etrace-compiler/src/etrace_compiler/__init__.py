@@ -31,13 +31,16 @@ from etrace_compiler.linearise import Linearisation, Lineariser, gather_position
 from etrace_compiler.ops import (
     Operator,
     check_operator,
+    conv,
     einsum,
     element_wise,
     grouped_matmul,
+    lora_matmul,
     matmul,
     operator_named,
     operators,
     register_primitive,
+    sparse_matmul,
 )
 from etrace_compiler.relation import CutEdge, HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.replay import Part, Replay
@@ -83,6 +86,7 @@ __all__ = [
     'add_hidden_perturbation_in_module',
     'check_operator',
     'compile_etrace_graph',
+    'conv',
     'describe_graph',
     'draw',
     'effective_weights',
@@ -97,11 +101,13 @@ __all__ = [
     'get_single_step_data',
     'grouped_matmul',
     'is_traced',
+    'lora_matmul',
     'matmul',
     'operator_named',
     'operators',
     'path_key',
     'register_primitive',
     'run_step',
+    'sparse_matmul',
     'split_input_data',
 ]

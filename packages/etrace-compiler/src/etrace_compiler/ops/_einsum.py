@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from string import ascii_letters
-from typing import Any
+from typing import Any, NoReturn
 
 from etrace_compiler.errors import explain_error
 from etrace_compiler.ops._mark import add_bias, mark_product, refuse_shapes
@@ -92,7 +92,7 @@ def _spell_out(equation: str, ndim: int) -> str:
     return f'{x},{weight}->{y}'
 
 
-def _refuse(equation: str, reason: str) -> None:
+def _refuse(equation: str, reason: str) -> NoReturn:
     raise ValueError(
         explain_error(
             'einsum',

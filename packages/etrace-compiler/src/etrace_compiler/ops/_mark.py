@@ -1,7 +1,7 @@
 """What all operators do around their primitive: hooks, units, dtypes, the bias."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from etrace_compiler.errors import explain_error
 from etrace_compiler.ops._element_wise import element_wise
@@ -45,7 +45,7 @@ def add_bias(
     return add_with_units(y, marked, subject, axes)
 
 
-def refuse_shapes(subject: str, x: Any, weight: Any, *, expected: str, fix: str) -> None:
+def refuse_shapes(subject: str, x: Any, weight: Any, *, expected: str, fix: str) -> NoReturn:
     """Raise the error for an input and a weight that do not fit."""
     raise ValueError(
         explain_error(
