@@ -4,6 +4,7 @@ Signals go back through the window, $\mu_K = 0$, $\mu_{t-1} = D_t^\top (L_t + \m
 with them the products $P_t = D_K \cdots D_{t+1}$, which carry what enters at step `t` to the end.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,10 +15,20 @@ from etrace_algorithms.rule import LearningSignal
 from etrace_algorithms.rules._traces import FullTraces
 from etrace_compiler import HiddenParamOpRelation, Linearisation, gather_positions
 
-__all__ = ['advance_window', 'look_back', 'merge_steps']
+__all__ = ['advance_window', 'look_back', 'merge_steps', 'short_scan']
 
 #: Per group `P_0` of shape `(*varshape, S, S)`, and `P_1` to `P_K`, stacked.
 Products = tuple[tuple[Any, Any], ...]
+
+
+#: Up to how many elements the loop over steps costs more than what it does.
+_SMALL = 4096
+
+
+def short_scan(step: Callable, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """`jax.lax.scan` over arithmetic by position; written out in parts where it is little."""
+    size = sum(x.size for x in jax.tree.leaves(carry))
+    return jax.lax.scan(step, carry, xs, reverse=reverse, unroll=8 if size <= _SMALL else 1)
 
 
 def look_back(
@@ -47,7 +58,7 @@ def look_back(
             return (before, multiply_diagonals(product, d)), after
 
         start = jnp.zeros(here.shape[1:], dtype), ones
-        (first, whole), (mus, parts) = jax.lax.scan(
+        (first, whole), (mus, parts) = short_scan(
             step, start, (diagonal, here, beside), reverse=True
         )
         later.append(mus)

@@ -30,7 +30,7 @@ import numpy as np
 from etrace_algorithms.algebra import carry_drive, product_gradient, pull_drive
 from etrace_algorithms.batching import linearisation_axes
 from etrace_algorithms.rule import Direct, Gradients, LearningRule, LearningSignal
-from etrace_algorithms.rules._windows import merge_steps
+from etrace_algorithms.rules._windows import merge_steps, short_scan
 from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, gather_positions
 from etrace_compiler.errors import explain_error
 
@@ -179,7 +179,7 @@ class IODimTrace(LearningRule):
             def step(old: Any, now: tuple) -> tuple[Any, Any]:
                 return (new := self._smooth_drive(old, *now)), new
 
-            found.append(jax.lax.scan(step, old, (diagonal, drive)))
+            found.append(short_scan(step, old, (diagonal, drive)))
         return found
 
     def _smooth_drive(self, old: Any, diagonal: Any, drive: Any) -> Any:
@@ -221,7 +221,7 @@ def _smooth_back(decay: float, cotangents: Any) -> Any:
         total = here + decay * later
         return total, total
 
-    return jax.lax.scan(step, jnp.zeros_like(cotangents[0]), cotangents, reverse=True)[1]
+    return short_scan(step, jnp.zeros_like(cotangents[0]), cotangents, reverse=True)[1]
 
 
 def _shifted(first: Any, after: Any) -> Any:
