@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from etrace_algorithms.algebra import apply_diagonal, carry, carry_drive, multiply_diagonals
-from etrace_algorithms.rule import LearningSignal
+from etrace_algorithms.algebra import apply_diagonal, carry, carry_drive, multiply_diagonals, store
+from etrace_algorithms.rule import Gradients, LearningSignal
 from etrace_algorithms.rules._traces import FullTraces
 from etrace_compiler import HiddenParamOpRelation, Linearisation, gather_positions
 
@@ -72,14 +72,25 @@ def look_back(
     )
 
 
-def advance_window(trace: FullTraces, lin: Linearisation, products: Products) -> FullTraces:
-    r"""Return $P_0\,\varepsilon_0 + \sum_t (P_t f_t) \otimes x_t$ in the dtype of the trace."""
+def advance_window(
+    trace: FullTraces, lin: Linearisation, products: Products, read: Gradients
+) -> FullTraces:
+    r"""Return $P_0\,\varepsilon_0 + \sum_t (P_t f_t) \otimes x_t$ in the dtype of the trace.
+
+    Args:
+        trace: $\varepsilon_0$.
+        lin: The steps, stacked.
+        products: $P$, as `look_back` returns them.
+        read: What was read off the trace. It is made to come first, so that XLA can write the
+            new trace in place of the old one.
+    """
     found = {}
     for r in lin.relations:
         parts = []
         for i, (old, f) in enumerate(zip(trace[r.key], lin.f[r.key], strict=True)):
             whole, later = products[r.hidden_groups[i].index]
-            carried = carry(gather_positions(whole, r, i, folded=True), old)
+            first = jnp.broadcast_to(read[r.key].ravel()[0], whole.shape)
+            carried = carry(gather_positions(store(whole, first), r, i, folded=True), old)
             new = _sum_of_products(r, _carry_drives(r, i, later, f), lin.x[r.key])
             parts.append(
                 tuple((a + b).astype(e.dtype) for a, b, e in zip(carried, new, old, strict=True))

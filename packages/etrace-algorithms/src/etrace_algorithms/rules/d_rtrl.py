@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from etrace_algorithms.algebra import apply_diagonal, product_gradient
+from etrace_algorithms.algebra import apply_diagonal, product_gradient, store
 from etrace_algorithms.rule import (
     Direct,
     Exactness,
@@ -108,9 +108,10 @@ class DiagonalRTRL(LearningRule):
         if not self.fast_solve:
             return super().window(trace, lin, signal, bypass, direct)
         later, entering, products = look_back(lin, signal, bypass)
-        total = dict(self.credit(trace, entering))
+        read = {key: store(g) for key, g in self.credit(trace, entering).items()}
+        total = dict(read)
         for r in lin.relations:
             pulled = jax.vmap(lambda s, f, r=r: pull_signal(s, r, f))(later, lin.f[r.key])
             cotangent = direct[r.key] + pulled
             total[r.key] += product_gradient(merge_steps(cotangent), merge_steps(lin.x[r.key]))
-        return total, advance_window(trace, lin, products)
+        return total, advance_window(trace, lin, products, read)
