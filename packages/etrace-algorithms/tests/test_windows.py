@@ -341,8 +341,8 @@ def forget_bypass(lin, signal, bypass):
     return look_back(lin, signal, None)
 
 
-def forget_products(trace, lin, products):
-    return advance_window(trace, lin, jax.tree.map(jnp.zeros_like, products))
+def forget_products(trace, lin, products, read):
+    return advance_window(trace, lin, jax.tree.map(jnp.zeros_like, products), read)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ Products = tuple[tuple[Any, Any], ...]
 
 
 #: Up to how many elements the loop over steps costs more than what it does.
-_SMALL = 4096
+_SMALL = 2048
 
 
 def short_scan(step: Callable, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

@@ -89,7 +89,7 @@ class IODimTrace(LearningRule):
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
         pulled = self._pull(trace, signal)
         return {
-            r.key: product_gradient(pulled[r.key], trace['x'][r.key].astype(r.dtype))
+            r.key: product_gradient(_placed(r, pulled), trace['x'][r.key].astype(r.dtype))
             for r in signal.graph.hidden_param_op_relations
         }
 
@@ -122,7 +122,7 @@ class IODimTrace(LearningRule):
             # the smoothed factors give the whole credit of the trace: what the step itself has
             # part in it is taken off, and given completely
             inputs = after['x'][r.key].astype(r.dtype)
-            parts = [(pulled[r.key], inputs), *_own_step(lin, r, signal, direct)]
+            parts = [(_placed(r, pulled), inputs), *_own_step(lin, r, signal, direct)]
             # rows of one product: there are few in a step
             cotangents, inputs = zip(*parts, strict=True)
             out[r.key] = product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
@@ -143,17 +143,18 @@ class IODimTrace(LearningRule):
         after = {key: tuple(now for _, now in parts) for key, parts in drives.items()}
         steps = trace['steps'] + 1 + jnp.arange(len(signal.values[0]), dtype=jnp.int32)
         pulled = jax.vmap(self._pull)({'f': after, 'steps': steps}, signal)
-        entering = dict.fromkeys(pulled, 0)
+        entering = jax.tree.map(lambda _: 0, pulled)
         if bypass is not None:
             before = jax.tree.map(_shifted, trace['f'], after)
             beside = jax.vmap(self._pull)({'f': before, 'steps': steps - 1}, bypass)
-            entering = {key: c[0] for key, c in beside.items()}
-            pulled = {key: c.at[:-1].add(beside[key][1:]) for key, c in pulled.items()}
+            entering = jax.tree.map(lambda c: c[0], beside)
+            pulled = jax.tree.map(lambda c, b: c.at[:-1].add(b[1:]), pulled, beside)
+        # smoothing is linear in the inputs: the cotangents are smoothed, backwards, instead
+        pulled = jax.tree.map(partial(_smooth_back, self.decay_x), pulled)
+        entering = jax.tree.map(lambda e, c: e + self.decay_x * c[0], entering, pulled)
         axes, out, x = (linearisation_axes(lin.graph), 0, 0, 0), {}, {}
         for r in lin.relations:
-            # smoothing is linear in the inputs: the cotangents are smoothed, backwards, instead
-            smoothed = _smooth_back(self.decay_x, pulled[r.key])
-            first = self.decay_x * smoothed[0] + entering[r.key]
+            smoothed, first = _placed(r, pulled), _placed(r, entering)
             parts = jax.vmap(partial(_all_of_step, r), axes)(lin, signal, direct, smoothed)
             old = trace['x'][r.key]
             out[r.key] = product_gradient(first, old.astype(r.dtype))
@@ -192,12 +193,16 @@ class IODimTrace(LearningRule):
         weights = (self.decay_x ** np.arange(steps, -1, -1)).astype(inputs.real.dtype)
         return (weights[0] * before + jnp.tensordot(weights[1:], inputs, 1)).astype(before.dtype)
 
-    def _pull(self, trace: dict[str, Any], signal: LearningSignal) -> dict[str, Any]:
-        """The cotangents of the input factors in the credit of a trace, `(G, H, O)` by key."""
+    def _pull(self, trace: dict[str, Any], signal: LearningSignal) -> dict[str, tuple[Any, ...]]:
+        """The cotangents of the input factors in the credit of a trace.
+
+        Returns:
+            By relation key, `(G, H, O')` per driven group.
+        """
         scale = self._scale(trace['steps'])
         return {
-            r.key: sum(
-                r.place(i, pull_drive(signal.at(r, i, folded=True), f * scale.astype(f.dtype)))
+            r.key: tuple(
+                pull_drive(signal.at(r, i, folded=True), f * scale.astype(f.dtype))
                 for i, f in enumerate(trace['f'][r.key])
             )
             for r in signal.graph.hidden_param_op_relations
@@ -212,6 +217,11 @@ class IODimTrace(LearningRule):
 
 def _add(gradients: Gradients, more: Gradients | None) -> Gradients:
     return gradients if more is None else {key: g + more[key] for key, g in gradients.items()}
+
+
+def _placed(r: HiddenParamOpRelation, parts: dict[str, tuple[Any, ...]]) -> Any:
+    """Put the columns of all driven groups in their place: `(..., G, H, O)`."""
+    return sum(r.place(i, part) for i, part in enumerate(parts[r.key]))
 
 
 def _smooth_back(decay: float, cotangents: Any) -> Any:
