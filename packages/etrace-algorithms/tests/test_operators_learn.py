@@ -13,6 +13,7 @@ from etrace_compiler import (
     conv,
     einsum,
     element_wise,
+    embedding,
     grouped_matmul,
     lora_matmul,
     matmul,
@@ -25,6 +26,11 @@ LEARNERS = {'d_rtrl': {}, 'pp_prop': {'decay_or_rank': 0.8}}
 
 def random(*shape, seed):
     return jnp.asarray(np.random.RandomState(seed).randn(*shape) * 0.5)
+
+
+def as_index(x):
+    """Rows of a table of five, from random numbers."""
+    return jnp.floor(x * 4).astype(int) % 5
 
 
 #: Two non-zeros in one column, none in another.
@@ -43,6 +49,9 @@ OPERATORS = {
     ),
     'sparse_matmul': (
         lambda x, w, b: sparse_matmul(x, w, sparse_mat=PATTERN, bias=b), (3,), (5,), (4,), (4,)
+    ),
+    'embedding': (
+        lambda x, w, b: embedding(as_index(x), w) + element_wise(b), (), (5, 4), (4,), (4,)
     ),
     'lora_matmul': (
         lambda x, w, b: lora_matmul(x, w['B'], w['A'], alpha=2, bias=b),
@@ -139,6 +148,7 @@ ENTRIES = {
     'einsum': (2 * 3 * 2, 6 + 4),
     'conv': (3 * 2 * 3 * 2, 3 * 2 * 3 + 3 * 2 * 2),
     'sparse_matmul': (5, 5 + 5),
+    'embedding': (5 * 4, 5 + 4),
     'lora_matmul': (3 * 4, 3 + 4),
 }
 

@@ -15,6 +15,7 @@ from etrace_compiler import (
     Operator,
     conv,
     einsum,
+    embedding,
     grouped_matmul,
     lora_matmul,
     matmul,
@@ -164,6 +165,17 @@ def low_rank(draw):
     return Case(call, lambda x, A: 0.5 * x @ B @ A, x, A, (n_out,))
 
 
+def look_up(draw):
+    rows, width = draw(sides), draw(sides)
+    indices = np.random.RandomState(0).randint(rows, size=draw(leads))
+
+    def call(x, w, b=None, bias_fn=None, **hooks):
+        y = embedding(x, w, active_rows=draw(st.sampled_from([None, 1])), **hooks)
+        return y if b is None else y + bias_fn(b)
+
+    return Case(call, lambda x, w: w[x], indices, models.random(rows, width, seed=1), (width,))
+
+
 CASES = {
     'matmul': dense,
     'grouped_matmul': grouped,
@@ -171,6 +183,7 @@ CASES = {
     'conv': convolution,
     'sparse_matmul': non_zeros,
     'lora_matmul': low_rank,
+    'embedding': look_up,
 }
 
 
@@ -206,5 +219,8 @@ def mapped(function, kinds):
 def stacked(value, operand, kinds):
     """As many different copies of an operand as its maps ask for."""
     sizes = [2 + n for n, kind in enumerate(kinds) if operand in kind]
-    factor = np.linspace(0.5, 1.5, int(np.prod(sizes))).reshape(*sizes, *[1] * jnp.ndim(value))
+    if jnp.issubdtype(value.dtype, jnp.integer):
+        copies = np.arange(int(np.prod(sizes))).reshape((*sizes, *[1] * jnp.ndim(value)))
+        return jnp.maximum(value - copies, 0)
+    factor = np.linspace(0.5, 1.5, int(np.prod(sizes))).reshape((*sizes, *[1] * jnp.ndim(value)))
     return value * factor.astype(value.dtype)

@@ -13,6 +13,7 @@ from etrace_compiler import (
     check_operator,
     conv,
     einsum,
+    embedding,
     grouped_matmul,
     lora_matmul,
     matmul,
@@ -61,9 +62,9 @@ def test_values_and_derivatives(name, data):
         y = mapped(lambda x, w: case.add(case.plain(x, jnp.sin(w)), jnp.exp(b)), kinds)(x, w)
         return jnp.sum(jnp.tanh(y)), y
 
+    moving = (1, 2) if jnp.issubdtype(x.dtype, jnp.integer) else (0, 1, 2)
     got, wanted = (
-        jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(x, w, bias)
-        for f in (actual, expected)
+        jax.jit(jax.value_and_grad(f, moving, has_aux=True))(x, w, bias) for f in (actual, expected)
     )
     jax.tree.map(close, got, wanted)
 
@@ -71,7 +72,7 @@ def test_values_and_derivatives(name, data):
 DTYPES = ['float16', 'bfloat16', 'float32', 'float64', 'complex64', 'complex128']
 
 
-@every
+@pytest.mark.parametrize('name', [name for name in CASES if name != 'embedding'])
 @given(st.data())
 @settings(max_examples=3)
 def test_dtypes_and_units(name, data):
@@ -88,6 +89,21 @@ def test_dtypes_and_units(name, data):
     np.testing.assert_allclose(
         np.asarray(y.to_decimal(u.uA), complex), case.plain(*wide), rtol=0.05, atol=0.05
     )
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_dtype_and_unit_of_a_look_up(dtype):
+    table = jnp.asarray(np.arange(6).reshape(3, 2), dtype) * u.mV
+    for index in ('int8', 'uint32', 'int64'):
+        y = embedding(jnp.asarray([2, 0], index), table)
+        assert (y.unit, y.mantissa.dtype) == (u.mV, dtype)
+        close(y.mantissa.astype(complex), [[4, 5], [0, 1]])
+
+
+def test_an_index_outside_is_seen_under_jit():
+    """Nothing can be raised there."""
+    found = jax.jit(embedding)(jnp.array([0, 3, -1]), models.random(3, 2))
+    assert jnp.isnan(found).tolist() == [[False] * 2, [True] * 2, [True] * 2]
 
 
 @pytest.mark.parametrize('kind', ['CSR', 'CSC'])
@@ -160,6 +176,14 @@ ERRORS = [
      r'`sparse_mat` has an entry outside: got \(2, 2\); expected places in \(2, 2\)'),
     (lambda: jax.jit(lambda i: sparse_matmul(jnp.ones(2), jnp.ones(2), sparse_mat=bcoo(i, i)))(
         jnp.arange(2)), 'ETC807', '`sparse_mat` is not constant'),
+    (lambda: embedding(jnp.ones(2), jnp.ones((3, 2))), 'ETC808',
+     '`embedding indices` are not integers: got float64; expected an integer dtype'),
+    (lambda: embedding(jnp.array([True]), jnp.ones((3, 2))), 'ETC808', 'got bool'),
+    (lambda: embedding(jnp.array([0, 3]), jnp.ones((3, 2))), 'ETC808',
+     '`embedding indices` are outside the table: got 3; expected 0 to 2'),
+    (lambda: embedding(-1, jnp.ones((3, 2))), 'ETC808', 'got -1; expected 0 to 2'),
+    (lambda: embedding(0, jnp.ones(3)), 'ETC808', r'`embedding weight` is no table: got \(3,\)'),
+    (lambda: embedding(0, jnp.ones((3, 2)), active_rows=0), 'ETC808', 'active_rows` is too small'),
     (lambda: sparse_matmul(jnp.ones(2), jnp.ones(2), sparse_mat=np.eye(2)), 'ETC807',
      '`sparse_mat` is no sparse matrix: got a ndarray'),
 ]  # fmt: skip
@@ -167,7 +191,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(('call', 'code', 'text'), ERRORS)
 def test_bad_input_is_refused_in_one_sentence(call, code, text):
-    with pytest.raises((TypeError, ValueError), match=text) as caught:
+    with pytest.raises((IndexError, TypeError, ValueError), match=text) as caught:
         call()
     assert str(caught.value).endswith(f'[{code}]')
     assert '\n' not in str(caught.value)

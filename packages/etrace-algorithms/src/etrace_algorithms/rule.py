@@ -179,7 +179,7 @@ class LearningRule(abc.ABC):
                 step, `(G, H, O)`.
         """
         past = self.history(before, after, lin, signal, bypass)
-        return {r.key: past[r.key] + product_gradient(direct[r.key], lin.x[r.key])
+        return {r.key: past[r.key] + product_gradient(direct[r.key], lin.inputs[r.key])
                 for r in lin.relations}  # fmt: skip
 
     def window(
@@ -251,7 +251,7 @@ def scan_steps(
 def one_step_gradients(lin: Linearisation, signal: LearningSignal) -> dict[str, Any]:
     r"""Return $\langle L, f \otimes x \rangle$ for every relation."""
     return {
-        r.key: product_gradient(pull_signal(signal, r, lin.f[r.key]), lin.x[r.key])
+        r.key: product_gradient(pull_signal(signal, r, lin.f[r.key]), lin.inputs[r.key])
         for r in lin.relations
     }
 

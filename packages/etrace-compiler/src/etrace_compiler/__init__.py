@@ -30,10 +30,12 @@ from etrace_compiler.input_data import (
 from etrace_compiler.linearise import Linearisation, Lineariser, gather_positions
 from etrace_compiler.ops import (
     Operator,
+    SparseInput,
     check_operator,
     conv,
     einsum,
     element_wise,
+    embedding,
     grouped_matmul,
     lora_matmul,
     matmul,
@@ -78,6 +80,7 @@ __all__ = [
     'Part',
     'Replay',
     'SingleStepData',
+    'SparseInput',
     'StateSpec',
     'StepEvaluator',
     'Verdict',
@@ -92,6 +95,7 @@ __all__ = [
     'effective_weights',
     'einsum',
     'element_wise',
+    'embedding',
     'extract_module_info',
     'find_hidden_groups_from_minfo',
     'find_hidden_groups_from_module',

@@ -19,6 +19,7 @@ import numpy as np
 from etrace_compiler.evaluate import run_step
 from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.interpret import Interpreter
+from etrace_compiler.ops import SparseInput
 from etrace_compiler.primitives import passes_derivative
 from etrace_compiler.program import Program, Var
 from etrace_compiler.relation import HiddenGroup, HiddenParamOpRelation
@@ -28,7 +29,7 @@ __all__ = ['Linearisation', 'Lineariser', 'gather_positions']
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=['x', 'f', 'D', 'hidden', 'args', 'states'],
+    data_fields=['inputs', 'f', 'D', 'hidden', 'args', 'states'],
     meta_fields=['graph'],
 )
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,8 @@ class Linearisation:
 
     Attributes:
         graph: What the arrays belong to.
-        x: Input of each relation in block form `(G, H, I)`, by relation key.
+        inputs: Input of each relation in block form `(G, H, I)`, by relation key: an array, or a
+            `SparseInput` of a look-up.
         f: Per relation key, one array `(G, H, O', S)` per group that it drives, of the
             `relation.columns` that reach it.
         D: Per group, `(*varshape, S, S)`; entry `[..., s, r]` is the derivative of new state
@@ -48,12 +50,19 @@ class Linearisation:
     """
 
     graph: ETraceGraph
-    x: Mapping[str, Any]
+    inputs: Mapping[str, Any]
     f: Mapping[str, tuple[Any, ...]]
     D: tuple[Any, ...]
     hidden: tuple[Any, ...]
     args: tuple[Any, ...]
     states: Mapping[str, Any]
+
+    @property
+    def x(self) -> dict[str, Any]:
+        """Input of each relation as an array `(G, H, I)`, by relation key."""
+        return {
+            key: x.dense() if isinstance(x, SparseInput) else x for key, x in self.inputs.items()
+        }
 
     @property
     def relations(self) -> tuple[HiddenParamOpRelation, ...]:
@@ -179,7 +188,7 @@ class Lineariser:
             diagonal.append(rows)
             for key, value in columns.items():
                 drives[key].append(value)
-        x = {
+        inputs = {
             r.key: r.x_block(None if r.x_var is None else read(r.x_var))
             for r in graph.hidden_param_op_relations
         }
@@ -187,7 +196,7 @@ class Lineariser:
             g.concat_hidden([read(v) for v in g.hidden_invars]) for g in graph.hidden_groups
         )
         f = {key: tuple(values) for key, values in drives.items()}
-        return out, new, Linearisation(graph, x, f, tuple(diagonal), hidden, args, states)
+        return out, new, Linearisation(graph, inputs, f, tuple(diagonal), hidden, args, states)
 
 
 class _Transition:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from etrace_compiler._jax import SourceLine
-from etrace_compiler.ops import Operator
+from etrace_compiler.ops import Operator, SparseInput
 from etrace_compiler.program import Var
 from etrace_compiler.staging import StateSpec, path_key
 
@@ -217,9 +217,24 @@ class HiddenParamOpRelation:
         return self.y_var.dtype
 
     def x_block(self, x: Any) -> Any:
-        """Bring the input, with an axis per loop in front, into the form `(G, H, I)`."""
+        """Bring the input, with an axis per loop in front, into the form `(G, H, I)`.
+
+        Returns:
+            An array or a `SparseInput`.
+        """
         block = self._by_substep(self.operator.x_block, x)
+        if isinstance(block, SparseInput):
+            return block.astype(self.dtype)
         return jnp.asarray(block, dtype=self.dtype)
+
+    @cached_property
+    def active_inputs(self) -> int | None:
+        """For how many of its `I` inputs a trace has room; `None` for all."""
+        if self.x_var is None or self.loops:
+            return None
+        x = jax.ShapeDtypeStruct(self.x_var.shape, self.x_var.dtype)
+        block = jax.eval_shape(self.x_block, x)
+        return block.active if isinstance(block, SparseInput) else None
 
     def w_block(self, weight: Any) -> Any:
         """Bring the effective weight into the form `(H, I, O)`."""
@@ -237,7 +252,7 @@ class HiddenParamOpRelation:
             return block(value)
         steps = value.reshape((self.substeps, *value.shape[len(self.loops) :]))
         blocks = jax.vmap(block)(steps)
-        return blocks.reshape((-1, *blocks.shape[2:]))
+        return jax.tree.map(lambda b: b.reshape((-1, *b.shape[2:])), blocks)
 
     def __repr__(self) -> str:
         groups = [g.index for g in self.hidden_groups]

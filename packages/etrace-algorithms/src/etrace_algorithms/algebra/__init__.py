@@ -7,6 +7,12 @@ signals are `(G, H, O, S)`, a diagonal `D` is `(G, H, O, S, S)`, a full trace is
 states, drives, signals and traces have the `relation.columns` that do.
 """
 
+from etrace_algorithms.algebra.active import (
+    ActiveInputs,
+    scatter_inputs,
+    use_inputs,
+    use_inputs_in_turn,
+)
 from etrace_algorithms.algebra.block import (
     apply_diagonal,
     carry,
@@ -21,6 +27,7 @@ from etrace_algorithms.algebra.block import (
 from etrace_algorithms.algebra.stored import store
 
 __all__ = [
+    'ActiveInputs',
     'apply_diagonal',
     'carry',
     'carry_drive',
@@ -30,5 +37,8 @@ __all__ = [
     'outer_gradient',
     'product_gradient',
     'pull_drive',
+    'scatter_inputs',
     'store',
+    'use_inputs',
+    'use_inputs_in_turn',
 ]

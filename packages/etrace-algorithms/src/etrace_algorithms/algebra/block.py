@@ -11,7 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from etrace_algorithms.algebra.active import scatter_inputs
 from etrace_algorithms.algebra.stored import store
+from etrace_compiler import SparseInput
 
 __all__ = [
     'apply_diagonal',
@@ -136,11 +138,13 @@ def product_gradient(cotangent: Any, x: Any) -> Any:
 
     Args:
         cotangent: `(G, H, O)`.
-        x: `(G, H, I)`.
+        x: `(G, H, I)`, an array or a `SparseInput`.
 
     Returns:
         `(H, I, O)`.
     """
+    if isinstance(x, SparseInput):
+        return scatter_inputs(x.index, x.value[..., None] * cotangent[:, :, None], x.size)
     return jnp.einsum('gho,ghi->hio', cotangent, x)
 
 

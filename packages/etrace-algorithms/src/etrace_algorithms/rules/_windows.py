@@ -10,9 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from etrace_algorithms.algebra import apply_diagonal, carry, carry_drive, multiply_diagonals, store
+from etrace_algorithms.algebra import (
+    apply_diagonal,
+    carry,
+    carry_drive,
+    multiply_diagonals,
+    store,
+    use_inputs_in_turn,
+)
 from etrace_algorithms.rule import Gradients, LearningSignal
-from etrace_algorithms.rules._traces import FullTraces
+from etrace_algorithms.rules._traces import FullTraces, open_slots
 from etrace_compiler import HiddenParamOpRelation, Linearisation, gather_positions
 
 __all__ = ['advance_window', 'look_back', 'merge_steps', 'short_scan']
@@ -87,15 +94,16 @@ def advance_window(
     found = {}
     for r in lin.relations:
         parts = []
-        for i, (old, f) in enumerate(zip(trace[r.key], lin.f[r.key], strict=True)):
+        held, x, close = open_slots(trace[r.key], lin.inputs[r.key], use_inputs_in_turn)
+        for i, (old, f) in enumerate(zip(held, lin.f[r.key], strict=True)):
             whole, later = products[r.hidden_groups[i].index]
             first = jnp.broadcast_to(read[r.key].ravel()[0], whole.shape)
             carried = carry(gather_positions(store(whole, first), r, i, folded=True), old)
-            new = _sum_of_products(r, _carry_drives(r, i, later, f), lin.x[r.key])
+            new = _sum_of_products(r, _carry_drives(r, i, later, f), x)
             parts.append(
                 tuple((a + b).astype(e.dtype) for a, b, e in zip(carried, new, old, strict=True))
             )
-        found[r.key] = tuple(parts)
+        found[r.key] = close(tuple(parts))
     return found
 
 
@@ -115,4 +123,4 @@ def _sum_of_products(r: HiddenParamOpRelation, f: Any, x: Any) -> tuple[Any, ...
 
 def merge_steps(stacked: Any) -> Any:
     """Merge the axis of steps into that of what shares a weight: `(K G, ...)`."""
-    return stacked.reshape((-1, *stacked.shape[2:]))
+    return jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:])), stacked)

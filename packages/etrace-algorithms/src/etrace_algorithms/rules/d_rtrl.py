@@ -55,7 +55,7 @@ class DiagonalRTRL(LearningRule):
         return Exactness.EXACT_DIAGONAL
 
     def init(self, graph: ETraceGraph) -> FullTraces:
-        return zero_traces(graph, self.trace_dtype)
+        return zero_traces(graph, self.trace_dtype, active=True)
 
     def update(self, trace: FullTraces, lin: Linearisation) -> FullTraces:
         return advance_traces(trace, lin)
@@ -91,10 +91,11 @@ class DiagonalRTRL(LearningRule):
             return super().gradient(before, after, lin, signal, bypass, direct)
         # the new trace holds the current step; `direct` has it too, and completely
         total = self.credit(after, signal)
+        missing = {r.key: direct[r.key] - pull_signal(signal, r, lin.f[r.key])
+                   for r in lin.relations}  # fmt: skip
         return {
-            r.key: total[r.key]
-            + product_gradient(direct[r.key] - pull_signal(signal, r, lin.f[r.key]), lin.x[r.key])
-            for r in lin.relations
+            key: total[key] + product_gradient(cotangent, lin.inputs[key])
+            for key, cotangent in missing.items()
         }
 
     def window(
@@ -113,5 +114,6 @@ class DiagonalRTRL(LearningRule):
         for r in lin.relations:
             pulled = jax.vmap(lambda s, f, r=r: pull_signal(s, r, f))(later, lin.f[r.key])
             cotangent = direct[r.key] + pulled
-            total[r.key] += product_gradient(merge_steps(cotangent), merge_steps(lin.x[r.key]))
+            x = merge_steps(lin.inputs[r.key])
+            total[r.key] += product_gradient(merge_steps(cotangent), x)
         return total, advance_window(trace, lin, products, read)

@@ -52,7 +52,7 @@ class ImmediateDerivatives(LearningRule):
         bypass: LearningSignal | None,
         direct: Direct,
     ) -> Gradients:
-        return {r.key: product_gradient(direct[r.key], lin.x[r.key]) for r in lin.relations}
+        return {r.key: product_gradient(direct[r.key], lin.inputs[r.key]) for r in lin.relations}
 
     def window(
         self,
@@ -63,7 +63,7 @@ class ImmediateDerivatives(LearningRule):
         direct: Direct,
     ) -> tuple[Gradients, tuple[()]]:
         gradients = {
-            r.key: product_gradient(merge_steps(direct[r.key]), merge_steps(lin.x[r.key]))
+            r.key: product_gradient(merge_steps(direct[r.key]), merge_steps(lin.inputs[r.key]))
             for r in lin.relations
         }
         return gradients, trace

@@ -27,11 +27,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from etrace_algorithms.algebra import carry_drive, product_gradient, pull_drive
+from etrace_algorithms.algebra import (
+    ActiveInputs,
+    carry_drive,
+    product_gradient,
+    pull_drive,
+    use_inputs,
+    use_inputs_in_turn,
+)
 from etrace_algorithms.batching import linearisation_axes
 from etrace_algorithms.rule import Direct, Gradients, LearningRule, LearningSignal
+from etrace_algorithms.rules._traces import ActiveTrace, open_slots
 from etrace_algorithms.rules._windows import merge_steps, short_scan
-from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, gather_positions
+from etrace_compiler import (
+    ETraceGraph,
+    HiddenParamOpRelation,
+    Linearisation,
+    SparseInput,
+    gather_positions,
+)
 from etrace_compiler.errors import explain_error
 
 __all__ = ['IODimTrace', 'as_decay']
@@ -63,7 +77,10 @@ class IODimTrace(LearningRule):
         x, f = {}, {}
         for r in graph.hidden_param_op_relations:
             shared, heads, fan_in, _ = r.folded_shape
-            x[r.key] = jnp.zeros((shared, heads, fan_in), self.trace_dtype or r.dtype)
+            slots = shared, heads, r.active_inputs or fan_in
+            x[r.key] = jnp.zeros(slots, self.trace_dtype or r.dtype)
+            if r.active_inputs is not None:
+                x[r.key] = ActiveTrace(ActiveInputs.empty(*slots), x[r.key])
             f[r.key] = tuple(
                 jnp.zeros(
                     (shared, heads, len(r.columns[i]), g.num_state),
@@ -76,8 +93,8 @@ class IODimTrace(LearningRule):
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
         x, f = {}, {}
         for r in lin.relations:
-            old, now = trace['x'][r.key], _input(lin, r)
-            x[r.key] = (self.decay_x * old + now).astype(old.dtype)
+            held, now, close = open_slots(trace['x'][r.key], _input(lin, r), use_inputs)
+            x[r.key] = close((self.decay_x * held + now).astype(held.dtype))
             f[r.key] = tuple(
                 self._smooth_drive(old, lin.D_at(r, i, folded=True), drive)
                 for i, (old, drive) in enumerate(
@@ -89,7 +106,7 @@ class IODimTrace(LearningRule):
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
         pulled = self._pull(trace, signal)
         return {
-            r.key: product_gradient(_placed(r, pulled), trace['x'][r.key].astype(r.dtype))
+            r.key: product_gradient(_placed(r, pulled), _factor(trace['x'][r.key], r))
             for r in signal.graph.hidden_param_op_relations
         }
 
@@ -121,11 +138,9 @@ class IODimTrace(LearningRule):
         for r in lin.relations:
             # the smoothed factors give the whole credit of the trace: what the step itself has
             # part in it is taken off, and given completely
-            inputs = after['x'][r.key].astype(r.dtype)
+            inputs = _factor(after['x'][r.key], r)
             parts = [(_placed(r, pulled), inputs), *_own_step(lin, r, signal, direct)]
-            # rows of one product: there are few in a step
-            cotangents, inputs = zip(*parts, strict=True)
-            out[r.key] = product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
+            out[r.key] = _sum_of_products(parts)
         return _add(out, None if bypass is None else self.credit(before, bypass))
 
     def window(
@@ -157,9 +172,10 @@ class IODimTrace(LearningRule):
             smoothed, first = _placed(r, pulled), _placed(r, entering)
             parts = jax.vmap(partial(_all_of_step, r), axes)(lin, signal, direct, smoothed)
             old = trace['x'][r.key]
-            out[r.key] = product_gradient(first, old.astype(r.dtype))
+            out[r.key] = product_gradient(first, _factor(old, r))
             out[r.key] += sum(product_gradient(merge_steps(c), merge_steps(v)) for c, v in parts)
-            x[r.key] = self._smooth_inputs(old, parts[0][1])
+            held, inputs, close = open_slots(old, parts[0][1], use_inputs_in_turn)
+            x[r.key] = close(self._smooth_inputs(held, inputs))
         last = {key: tuple(end for end, _ in parts) for key, parts in drives.items()}
         return out, {'x': x, 'f': last, 'steps': steps[-1]}
 
@@ -258,7 +274,7 @@ def _own_step(
     doubled = _doubled(lin, r, signal)
     if r.substeps == 1:
         return [(direct[r.key] - doubled, _input(lin, r))]
-    return [(-doubled, _input(lin, r)), (direct[r.key], lin.x[r.key])]
+    return [(-doubled, _input(lin, r)), (direct[r.key], lin.inputs[r.key])]
 
 
 def _doubled(lin: Linearisation, r: HiddenParamOpRelation, signal: LearningSignal) -> Any:
@@ -271,8 +287,25 @@ def _doubled(lin: Linearisation, r: HiddenParamOpRelation, signal: LearningSigna
 
 def _input(lin: Linearisation, r: HiddenParamOpRelation) -> Any:
     """One input per step: the mean over substeps, exact where it is the same at each of them."""
+    if r.substeps == 1:
+        return lin.inputs[r.key]
     x = lin.x[r.key]
-    return x if r.substeps == 1 else x.reshape((r.substeps, -1, *x.shape[1:])).mean(0)
+    return x.reshape((r.substeps, -1, *x.shape[1:])).mean(0)
+
+
+def _factor(held: Any, r: HiddenParamOpRelation) -> Any:
+    """The input factor in the form in which a product takes it."""
+    if isinstance(held, ActiveTrace):
+        return SparseInput(held.table.index, held.parts.astype(r.dtype), r.folded_shape[2])
+    return held.astype(r.dtype)
+
+
+def _sum_of_products(parts: list[Product]) -> Any:
+    """Add the gradients of products up; as rows of one product where that is possible."""
+    cotangents, inputs = zip(*parts, strict=True)
+    if any(isinstance(x, SparseInput) for x in inputs):
+        return sum(product_gradient(c, x) for c, x in parts)
+    return product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
 
 
 def _drives(drives: tuple[Any, ...], r: HiddenParamOpRelation) -> tuple[Any, ...]:

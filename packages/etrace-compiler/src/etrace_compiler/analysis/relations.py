@@ -239,6 +239,10 @@ def _excluded(
 
 def _promise(relation: HiddenParamOpRelation) -> str:
     """Say in words what the diagonal trace of a relation is worth."""
+    if relation.exact and relation.active_inputs is not None:
+        total = relation.folded_shape[2]
+        return (f'its trace is exact while no more than {relation.active_inputs} of its {total} '
+                'inputs are in use')  # fmt: skip
     if relation.exact:
         return 'its trace is exact at every length'
     lost = []

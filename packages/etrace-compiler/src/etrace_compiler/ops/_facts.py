@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from etrace_compiler.ops._sparse_input import SparseInput
+
 __all__ = ['Operator', 'check_operator']
 
 
@@ -27,8 +29,8 @@ class Operator:
     Attributes:
         name: Name of the primitive, as it appears in jaxprs and reports.
         forward: `(x, weight, **params) -> y`, or `(weight, **params) -> y` without an input.
-        x_block: `(x, weight_shape, **params) -> X` of shape `(G, H, I)`; `x` is `None`
-            for an operator without an input.
+        x_block: `(x, weight_shape, **params) -> X` of shape `(G, H, I)`, or a `SparseInput`;
+            `x` is `None` for an operator without an input.
         w_block: `(weight, **params) -> W` of shape `(H, I, O)`, linear in the weight.
         y_block: `(y, weight_shape, **params) -> Y` of shape `(G, H, O)`, by reshapes,
             transposes and look-ups alone, so that it also serves to carry labels and
@@ -74,6 +76,7 @@ def check_operator(operator: Operator, *args: Any, rtol: float = 1e-10, **params
     y = operator.forward(*inputs, weight, **params)
     x = inputs[0] if operator.has_input else None
     x_block = operator.x_block(x, weight.shape, **params)
+    x_block = x_block.dense() if isinstance(x_block, SparseInput) else x_block
     w_block = operator.w_block(weight, **params)
     y_block = operator.y_block(y, weight.shape, **params)
     for name, block in (('x_block', x_block), ('w_block', w_block), ('y_block', y_block)):
