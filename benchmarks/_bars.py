@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from _models import Case
-from _suite import BASE, RESIDENT_STEPS
+from _suite import BASE, PLANNED, RESIDENT_STEPS
 
 Results = dict[str, Any]
 Figure = Callable[[Results], float | None]
@@ -73,6 +73,19 @@ def resident_bar(limit: float, name: str) -> Bar:
     return Bar(f'resident memory {name}, T={long_run} / T={short_run}', limit, value)
 
 
+def planned_bar(limit: float, name: str) -> Bar:
+    """Compare the memory that a process takes with what was planned for it, either way."""
+
+    def value(results: Results) -> float | None:
+        found = results.get('planned', {}).get(name)
+        if not found:
+            return None
+        ratio = found['measured'] / found['planned']
+        return max(ratio, 1 / ratio)
+
+    return Bar(f'memory {name}, measured / planned', limit, value)
+
+
 def effort_bar(limit: float, what: str, section: str, name: str, *parts: str) -> Bar:
     """Compare processor times in new processes: medians over rounds of a sum of parts."""
 
@@ -118,6 +131,7 @@ BARS = [
         for rule in ('d_rtrl', 'pp_prop')
         for window in (1, 32)
     ),
+    *(planned_bar(1.1, name) for name in PLANNED),
     effort_bar(1.0, 'graph,', 'graph', 'gru', 'graph_s'),
     *(
         effort_bar(1.0, 'first call,', 'first_call', name, 'trace_s', 'xla_s')

@@ -10,10 +10,11 @@ from typing import Any
 
 from _models import Case
 from _peer import ROOT, environment, run_json
-from _suite import RESIDENT_SIZES, RESIDENT_STEPS
+from _suite import PLANNED_SIZES, RESIDENT_SIZES, RESIDENT_STEPS
 
 WORKER = ROOT / 'benchmarks/_engine_worker.py'
 RESIDENT = ROOT / 'benchmarks/_resident_worker.py'
+PLANNED = ROOT / 'benchmarks/_planned_worker.py'
 COMPILE = ROOT / 'benchmarks/_compile_worker.py'
 #: a shorter run is repeated until it takes as long
 SHORTEST_S = 0.02
@@ -157,6 +158,13 @@ def resident(python: str, name: str, repeats: int = 2) -> dict[str, int]:
         runs = [run_json('etrace', python, RESIDENT, *arguments) for _ in range(repeats)]
         found[steps] = min(runs)
     return found
+
+
+def planned(python: str, name: str, repeats: int = 2) -> dict[str, int] | None:
+    """Return the bytes that were planned for a process and what it took at least."""
+    arguments = (name, json.dumps(PLANNED_SIZES))
+    runs = [run_json('etrace', python, PLANNED, *arguments) for _ in range(repeats)]
+    return None if None in runs else min(runs, key=lambda run: run['measured'])
 
 
 def in_turn(pythons: dict[str, str], rounds: int, once: Callable[[str], dict]) -> dict[str, Any]:

@@ -56,6 +56,9 @@ def smoke() -> Plan:
 ACCOUNTED_STEPS = (64, 512, 8192)
 ACCOUNTED = ['bptt', 'bptt checkpointed', 'd_rtrl/1', 'd_rtrl/32', 'pp_prop/1', 'pp_prop/32']
 FIRST_CALLS = ['d_rtrl/1', 'd_rtrl/32', 'pp_prop/1']
+#: large enough that what libraries take beside it counts for little
+PLANNED_SIZES = {'batch': 64, 'hidden': 512, 'steps': 128}
+PLANNED = ['d_rtrl/1', 'd_rtrl/32', 'pp_prop/64', 'pp_prop/128']
 RESIDENT_SIZES = {'batch': 4, 'hidden': 128}
 #: with the same rest after windows of 32, so that the same programs are compiled
 RESIDENT_STEPS = (200, 20008)

@@ -18,10 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from _bars import Results
-from _measure import account, first_calls, graphs, measure_case, processes, resident
+from _measure import account, first_calls, graphs, measure_case, planned, processes, resident
 from _peer import HOME, OTHER, ROOT, other_python
 from _plots import draw
-from _suite import ACCOUNTED, ACCOUNTED_STEPS, BASE, FIRST_CALLS, RESIDENT, full, quick, smoke
+from _suite import (
+    ACCOUNTED,
+    ACCOUNTED_STEPS,
+    BASE,
+    FIRST_CALLS,
+    PLANNED,
+    RESIDENT,
+    full,
+    quick,
+    smoke,
+)
 from _tables import bars, control, report, winners
 
 
@@ -31,7 +41,7 @@ def measure(
     """Measure everything; what is there after each part is handed to `keep`."""
     plan = {'quick': quick, 'full': full, 'smoke': smoke}[suite]()
     results: Results = {'suite': suite, 'rounds': rounds, 'with': OTHER, 'cases': []}
-    results |= {'accounted': {}, 'resident': {}, 'first_call': {}, 'graph': {}}
+    results |= {'accounted': {}, 'resident': {}, 'planned': {}, 'first_call': {}, 'graph': {}}
     with processes(pythons) as workers:
         machine = {**workers['etrace'].ask('hello'), 'cores': os.cpu_count()}
         results['machine'] = {**machine, 'load': [os.getloadavg()[0]]}
@@ -50,6 +60,7 @@ def measure(
         results['accounted'] = accounts(workers['etrace'])
         done('memory that XLA accounts')
     results['resident'] = {name: resident(pythons['etrace'], name) for name in RESIDENT}
+    results['planned'] = {name: planned(pythons['etrace'], name) for name in PLANNED}
     done('resident memory')
     rounds = max(rounds // 2, 1)
     results['graph'] = {'gru': graphs(pythons, BASE, rounds)}

@@ -6,7 +6,7 @@ from importlib.metadata import version as _version
 from etrace_algorithms._compile import compile
 from etrace_algorithms.check import check_gradients
 from etrace_algorithms.check_report import GradientCheck, WeightCheck
-from etrace_algorithms.drive import etrace_evolve, etrace_grad
+from etrace_algorithms.drive import etrace_evolve, etrace_grad, peak_memory
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
 from etrace_algorithms.learners import (
     D_RTRL,
@@ -17,6 +17,7 @@ from etrace_algorithms.learners import (
     RuleLearner,
     pp_prop,
 )
+from etrace_algorithms.memory import PeakMemory
 from etrace_algorithms.plan import LearnerCost, MemoryPlan, memory_plan
 from etrace_algorithms.rule import Exactness, Gradients, LearningRule, LearningSignal
 from etrace_algorithms.vjp import ETraceVjpAlgorithm
@@ -57,6 +58,7 @@ __all__ = [
     'MultiStepData',
     'NotSupportedError',
     'ParamDimVjpAlgorithm',
+    'PeakMemory',
     'RuleLearner',
     'SingleStepData',
     'WeightCheck',
@@ -65,5 +67,6 @@ __all__ = [
     'etrace_evolve',
     'etrace_grad',
     'memory_plan',
+    'peak_memory',
     'pp_prop',
 ]

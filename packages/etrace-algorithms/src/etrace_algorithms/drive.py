@@ -1,6 +1,5 @@
 """Sequences: gradients or states over time, without a Python loop and without a tape."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -9,11 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.chunks import Budget, check_chunk, warn_of_steps
+from etrace_algorithms.loops import shape_dtype
+from etrace_algorithms.memory import PeakMemory
 from etrace_algorithms.windows import Unsuitable, WindowEngine
-from etrace_compiler import is_traced
 from etrace_compiler.errors import explain_error
 
-__all__ = ['DriveCache', 'etrace_evolve', 'etrace_grad']
+__all__ = ['etrace_evolve', 'etrace_grad', 'peak_memory']
 
 
 def etrace_grad(
@@ -71,6 +71,70 @@ def etrace_grad(
         >>> losses.shape
         (20,)
     """
+    loop = _gradient_loop(
+        learner,
+        sequences,
+        step_fn=step_fn,
+        mask=mask,
+        chunk_size=chunk_size,
+        weights=weights,
+        reduction=reduction,
+        loss_output=loss_output,
+        has_aux=has_aux,
+        return_value=return_value,
+        carry_trace=carry_trace,
+    )
+    found = learner.drives(*loop)
+    return found if len(found) > 1 else found[0]
+
+
+def peak_memory(learner: Any, *sequences: Any, **options: Any) -> PeakMemory:
+    """Say how much memory `etrace_grad` with these arguments would need at once.
+
+    The loop is compiled and not run: nothing changes, and the answer is that of the compiler.
+
+    Args:
+        learner: A compiled learner.
+        *sequences: Those of `etrace_grad`; of arrays only shapes and dtypes count, and
+            `jax.ShapeDtypeStruct` will do.
+        **options: The other arguments of `etrace_grad`, `step_fn` among them.
+
+    Raises:
+        ValueError: As `etrace_grad`.
+
+    Example:
+        >>> import brainstate, etrace_algorithms, etrace_nn, jax, jax.numpy as jnp
+        >>> learner = etrace_algorithms.compile(
+        ...     etrace_nn.GRUCell(3, 4), 'd_rtrl', jnp.zeros((1, 3)), batch_size=1)
+        >>> step = lambda x: (learner(x) ** 2).mean()
+        >>> short, long = (
+        ...     peak_memory(learner, jax.ShapeDtypeStruct((steps, 1, 3), jnp.float32),
+        ...                 step_fn=step, chunk_size=10)
+        ...     for steps in (100, 1000))
+        >>> long.arguments - short.arguments  # the inputs, and the mask
+        14400
+        >>> abs(long.temporary - short.temporary) < 20_000
+        True
+    """
+    sequences = jax.tree.map(lambda x: jax.ShapeDtypeStruct(*shape_dtype(x)), sequences)
+    return learner.drives.memory(*_gradient_loop(learner, sequences, **options))
+
+
+def _gradient_loop(
+    learner: Any,
+    sequences: tuple,
+    *,
+    step_fn: Callable,
+    mask: Any = None,
+    chunk_size: int | str | None = None,
+    weights: Any = None,
+    reduction: str = 'mean',
+    loss_output: str = 'per_step',
+    has_aux: bool = False,
+    return_value: bool = False,
+    carry_trace: bool = True,
+) -> tuple[Any, ...]:
+    """What `DriveCache` wants to run a loop: the key, the function, the learner and the data."""
     _check_option('reduction', reduction, ('mean', 'sum'))
     _check_option('loss_output', loss_output, ('per_step', 'masked', 'scalar'))
     steps = _length(sequences, mask)
@@ -94,8 +158,7 @@ def etrace_grad(
     states, tree = jax.tree.flatten(weights, is_leaf=_is_state)
     options = (window, reduction, loss_output, has_aux, return_value, carry_trace)
     key = ('grad', step_fn, tuple(map(id, states)), tree, *options)
-    found = learner.drives(key, run, learner, sequences, mask)
-    return found if len(found) > 1 else found[0]
+    return key, run, learner, sequences, mask
 
 
 def _masked_loss(step_fn: Callable, has_aux: bool) -> Callable:
@@ -222,87 +285,13 @@ def etrace_evolve(
     return outputs if return_outputs else None
 
 
-class DriveCache:
-    """Compiled loops over sequences, so that the second call of one compiles nothing.
-
-    A step function is traced once for all calls with the same shapes, as by `jit`: what it
-    reads besides its arguments and states is fixed by then. The trace is updated in place.
-    Inside a transformation the loop is part of what is being traced, and nothing is kept.
-    """
-
-    def __init__(self, size: int = 16):
-        self._size = size
-        self._kept: OrderedDict[Any, Callable] = OrderedDict()
-
-    def __call__(self, key: Any, run: Callable, learner: Any, *data: Any) -> Any:
-        """Run a loop on data, compiled unless it is being traced."""
-        states = learner.states().values()
-        if is_traced((data, [state.value for state in states])):
-            return run(*data)
-        # a compiled loop holds the states that it was traced with: new ones need a new loop
-        key = (key, *map(id, states))
-        if key not in self._kept:
-            self._kept[key] = _compiled(run, learner.etrace)
-            if len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key](*data)
-
-    def clear(self) -> None:
-        """Forget every loop."""
-        self._kept.clear()
-
-
-def _compiled(run: Callable, in_place: brainstate.State | None) -> Callable:
-    """`jit` of a function of states, which gives the memory of one state to its new value."""
-    function = brainstate.transform.StatefulFunction(run)
-
-    def call(given: dict[int, Any], values: dict[int, Any], *data: Any) -> Any:
-        merged = {**values, **given}
-        return function.jaxpr_call([merged[i] for i in range(len(merged))], *data)
-
-    jitted = jax.jit(call, donate_argnums=0)
-
-    def compiled(*data: Any) -> Any:
-        states = function.get_states(*data)
-        written = {id(state) for state in function.get_write_states(*data)}
-        values = {i: state.value for i, state in enumerate(states)}
-        if in_place is not None:
-            _check_alive(in_place)
-        given = {i: values.pop(i) for i, state in enumerate(states)
-                 if state is in_place and id(state) in written}  # fmt: skip
-        new, out = jitted(given, values, *data)
-        for state, value in zip(states, new, strict=True):
-            if id(state) in written:
-                state.value = value
-        return out
-
-    return compiled
-
-
-def _check_alive(state: brainstate.State) -> None:
-    """Check that a state holds arrays whose memory was not given away."""
-    if any(x.is_deleted() for x in jax.tree.leaves(state.value) if isinstance(x, jax.Array)):
-        raise ValueError(
-            explain_error(
-                'trace',
-                'is gone',
-                got='arrays that an earlier call has updated in place',
-                expected='arrays of its own',
-                fix='Keep a copy, jax.tree.map(jnp.copy, learner.etrace.value), and put that back.',
-                code='ETA112',
-            )
-        )
-
-
 def _is_state(value: Any) -> bool:
     return isinstance(value, brainstate.State)
 
 
 def _length(sequences: tuple[Any, ...], mask: Any) -> int:
-    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in jax.tree.leaves(sequences)}
-    if mask is not None:
-        lengths |= {jnp.shape(mask)[0] if jnp.ndim(mask) else None}
+    shapes = [shape_dtype(x)[0] for x in jax.tree.leaves((sequences, mask))]
+    lengths = {shape[0] if shape else None for shape in shapes}
     length = next(iter(lengths)) if len(lengths) == 1 else None
     if not length:
         raise ValueError(

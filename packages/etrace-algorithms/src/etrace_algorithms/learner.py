@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.batching import state_axes
-from etrace_algorithms.drive import DriveCache
+from etrace_algorithms.loops import DriveCache
 from etrace_algorithms.validation import check_trainable, warn_of_dead_parameters
 from etrace_compiler import ControlFlowPolicy, ETraceGraph, ETraceVjpGraphExecutor
 

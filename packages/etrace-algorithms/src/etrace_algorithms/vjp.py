@@ -20,7 +20,7 @@ from etrace_algorithms.batching import inside_axes, linearisation_axes, map_batc
 from etrace_algorithms.credit import Taps, make_anchor, make_taps, pull_back, read_taps
 from etrace_algorithms.introspect import plan_of, trace_of
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
-from etrace_algorithms.memory import MemoryPlan
+from etrace_algorithms.memory import MemoryPlan, PeakMemory
 from etrace_algorithms.rule import (
     Direct,
     Gradients,
@@ -423,6 +423,10 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
     def etrace_grad(self, *sequences: Any, **options: Any) -> Any:
         """Accumulate online gradients over a sequence; see `etrace_algorithms.etrace_grad`."""
         return drive.etrace_grad(self, *sequences, **options)
+
+    def peak_memory(self, *sequences: Any, **options: Any) -> PeakMemory:
+        """Say what `etrace_grad` would need at once; see `etrace_algorithms.peak_memory`."""
+        return drive.peak_memory(self, *sequences, **options)
 
     def etrace_evolve(self, *sequences: Any, **options: Any) -> Any:
         """Advance over a sequence without gradients; see `etrace_algorithms.etrace_evolve`."""

@@ -8,12 +8,14 @@ from etrace_algorithms.memory.measure import (
     measure_trace,
     step_linearisation,
 )
+from etrace_algorithms.memory.peak import PeakMemory
 from etrace_algorithms.memory.plan import LearnerCost, MemoryPlan
 from etrace_algorithms.memory.units import parse_bytes
 
 __all__ = [
     'LearnerCost',
     'MemoryPlan',
+    'PeakMemory',
     'array_bytes',
     'assemble_plan',
     'marked_multiply_adds',
