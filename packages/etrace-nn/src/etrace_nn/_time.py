@@ -6,22 +6,27 @@ from typing import Any
 import brainstate
 import brainunit as u
 
-from etrace_compiler import element_wise
 from etrace_compiler.errors import explain_error
-from etrace_nn._values import initial_value
+from etrace_nn._values import marked
 
-__all__ = ['decay_of', 'time_constant']
-
-
-def time_constant(tau: Any, shape: tuple[int, ...], subject: str) -> Any:
-    """Accept a time constant: a `ParamState` or a scalar is kept, the rest fills the shape."""
-    if isinstance(tau, brainstate.ParamState) or (not callable(tau) and u.math.ndim(tau) == 0):
-        return tau
-    return initial_value(tau, shape, subject)
+__all__ = ['decay_of', 'steps_of']
 
 
 def decay_of(tau: Any, dt: Any, subject: str) -> Any:
-    r"""Compute $e^{-\Delta t/\tau}$.
+    r"""Compute $e^{-\Delta t/\tau}$; see `steps_of`.
+
+    Example:
+        >>> import brainunit as u
+        >>> round(decay_of(10 * u.ms, 1 * u.ms, 'tau'), 4)
+        0.9048
+    """
+    ratio = steps_of(tau, dt, subject)
+    # A number stays a number: no equation in the traced step, and no dtype of its own.
+    return math.exp(-ratio) if isinstance(ratio, int | float) else u.math.exp(-ratio)
+
+
+def steps_of(tau: Any, dt: Any, subject: str) -> Any:
+    r"""Compute $\Delta t/\tau$.
 
     Args:
         tau: Time constant; a `ParamState` is marked as a trainable parameter per position.
@@ -30,11 +35,6 @@ def decay_of(tau: Any, dt: Any, subject: str) -> Any:
 
     Raises:
         ValueError: If there is no time step, or it and `tau` differ in unit.
-
-    Example:
-        >>> import brainunit as u
-        >>> round(decay_of(10 * u.ms, 1 * u.ms, 'tau'), 4)
-        0.9048
     """
     dt = brainstate.environ.get('dt', default=None) if dt is None else dt
     if dt is None:
@@ -49,7 +49,7 @@ def decay_of(tau: Any, dt: Any, subject: str) -> Any:
                 code='ETC606',
             )
         )
-    tau = element_wise(tau.value) if isinstance(tau, brainstate.ParamState) else tau
+    tau = marked(tau)
     if not u.have_same_dim(tau, dt):
         raise ValueError(
             explain_error(
@@ -61,6 +61,4 @@ def decay_of(tau: Any, dt: Any, subject: str) -> Any:
                 code='ETC607',
             )
         )
-    ratio = dt / tau
-    # A number stays a number: no equation in the traced step, and no dtype of its own.
-    return math.exp(-ratio) if isinstance(ratio, int | float) else u.math.exp(-ratio)
+    return dt / tau

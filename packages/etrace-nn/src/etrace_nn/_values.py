@@ -7,9 +7,20 @@ import brainstate
 import brainunit as u
 import jax.numpy as jnp
 
+from etrace_compiler import element_wise
 from etrace_compiler.errors import explain_error
 
-__all__ = ['as_activation', 'as_size', 'check_input', 'in_unit_of', 'initial_value', 'joined']
+__all__ = [
+    'as_activation',
+    'as_size',
+    'check_input',
+    'check_unit',
+    'in_unit_of',
+    'initial_value',
+    'joined',
+    'marked',
+    'per_position',
+]
 
 BatchSize = int | Sequence[int] | None
 
@@ -57,6 +68,20 @@ def initial_value(
                 code='ETC601',
             )
         ) from error
+
+
+def per_position(value: Any, shape: tuple[int, ...], subject: str) -> Any:
+    """Accept a property of a population: a `ParamState` or a scalar is kept, the rest fills it."""
+    if isinstance(value, brainstate.ParamState) or (
+        not callable(value) and u.math.ndim(value) == 0
+    ):
+        return value
+    return initial_value(value, shape, subject)
+
+
+def marked(value: Any) -> Any:
+    """Return the value of a property; one that is a `ParamState` is marked as trainable."""
+    return element_wise(value.value) if isinstance(value, brainstate.ParamState) else value
 
 
 def joined(x: Any, h: Any) -> Any:
@@ -107,6 +132,16 @@ def check_input(
                 code='ETC603',
             )
         )
+
+
+def check_unit(value: Any, like: Any, subject: str, other: str) -> None:
+    """Check that two arguments of a layer, which meet in a sum, have the same dimension.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    value, like = (x.value if isinstance(x, brainstate.State) else x for x in (value, like))
+    in_unit_of(value, like, subject, f'Give `{subject}` the unit of {other}.')
 
 
 def in_unit_of(value: Any, like: Any, subject: str, fix: str) -> Any:

@@ -8,14 +8,21 @@ import brainunit as u
 from brainstate.nn import init
 
 from etrace_compiler import matmul
-from etrace_nn._layer import Layer
-from etrace_nn._time import decay_of, time_constant
-from etrace_nn._values import BatchSize, as_size, check_input, in_unit_of, initial_value
+from etrace_nn import surrogate
+from etrace_nn._layer import StatefulLayer
+from etrace_nn._time import decay_of
+from etrace_nn._values import as_size, check_input, in_unit_of, initial_value, per_position
+from etrace_nn.neurons import LIF
 
-__all__ = ['LeakyRateReadout']
+__all__ = ['LeakyRateReadout', 'LeakySpikeReadout']
 
 
-class LeakyRateReadout(Layer):
+def _weight(w_init: Any, in_size: tuple[int, ...], out_size: tuple[int, ...]) -> Any:
+    shape = (in_size[-1], out_size[-1])
+    return brainstate.ParamState(initial_value(w_init, shape, 'w_init'))
+
+
+class LeakyRateReadout(StatefulLayer):
     r"""Integrate weighted input with a leak.
 
     $$r_t = e^{-\Delta t/\tau}\, r_{t-1} + x_t W$$
@@ -23,6 +30,8 @@ class LeakyRateReadout(Layer):
     The hidden state is `r`, the parameter `weight`, a `ParamState` of $W$. The output is $r_t$.
 
     **Shapes**: `x (..., in) -> r (..., out)`.
+
+    **Exactness**: exact at every length.
 
     Args:
         in_size: Number of inputs.
@@ -53,22 +62,10 @@ class LeakyRateReadout(Layer):
     ):
         super().__init__(name=name)
         self.in_size, self.out_size = as_size(in_size), as_size(out_size)
-        self.tau = time_constant(tau, self.out_size, 'tau')
+        self.tau = per_position(tau, self.out_size, 'tau')
         self.dt = dt
-        self._r_init = r_init
-        shape = (self.in_size[-1], self.out_size[-1])
-        self.weight = brainstate.ParamState(initial_value(w_init, shape, 'w_init'))
-
-    def init_state(self, batch_size: BatchSize = None, **kwargs: Any) -> None:
-        """Create the hidden state."""
-        self.r = brainstate.HiddenState(self._initial_r(batch_size))
-
-    def reset_state(self, batch_size: BatchSize = None, **kwargs: Any) -> None:
-        """Set the hidden state to its initial value."""
-        self.r.value = self._initial_r(batch_size)
-
-    def _initial_r(self, batch_size: BatchSize) -> Any:
-        return initial_value(self._r_init, self.out_size, 'r_init', batch_size)
+        self._hold(self.out_size, {'r': r_init})
+        self.weight = _weight(w_init, self.in_size, self.out_size)
 
     def update(self, x: Any) -> Any:
         """Do one step and return the new state.
@@ -86,3 +83,72 @@ class LeakyRateReadout(Layer):
         )
         self.r.value = decay_of(self.tau, self.dt, 'tau') * r + drive
         return self.r.value
+
+
+class LeakySpikeReadout(LIF):
+    r"""Integrate weighted input with a leak and spike, so that spikes are the output.
+
+    The neurons are those of [`LIF`][etrace_nn.LIF], with a resting potential of zero and
+    $x_t W$ in the place of $R\, x_t$. The hidden state is `V`, the parameter `weight`, a
+    `ParamState` of $W$.
+
+    **Shapes**: `x (..., in) -> s (..., out)`.
+
+    **Exactness**: exact at every length.
+
+    Args:
+        in_size: Number of inputs.
+        out_size: Number of outputs.
+        tau: Membrane time constant, a scalar or one for each output; a `ParamState` is trained.
+        V_th: Threshold.
+        w_init: Initial weight, a potential for each unit of the input.
+        V_init: Initial potential.
+        spk_fun: Spike function, see [`surrogate`][etrace_nn.surrogate].
+        spk_reset: `'soft'` or `'hard'`.
+        dt: Time step; `None` takes that of `brainstate.environ`.
+        name: Name of the module.
+
+    Example:
+        >>> import brainunit as u, jax.numpy as jnp
+        >>> readout = LeakySpikeReadout(2, 1, w_init=1.0 * u.mV, dt=1 * u.ms)
+        >>> readout.init_state()
+        >>> [int(readout(jnp.ones(2))[0]) for _ in range(6)]
+        [0, 0, 0, 1, 0, 0]
+    """
+
+    def __init__(
+        self,
+        in_size: int | Sequence[int],
+        out_size: int | Sequence[int],
+        tau: Any = 5.0 * u.ms,
+        V_th: Any = 1.0 * u.mV,
+        w_init: Callable | Any = init.KaimingNormal(unit=u.mV),  # noqa: B008
+        V_init: Callable | Any = init.ZeroInit(unit=u.mV),  # noqa: B008
+        spk_fun: Callable[[Any], Any] = surrogate.relu_grad,
+        spk_reset: str = 'soft',
+        dt: Any = None,
+        name: str | None = None,
+    ):
+        super().__init__(
+            out_size,
+            1.0,
+            tau,
+            V_th,
+            V_reset=0 * V_th,
+            V_rest=0 * V_th,
+            V_init=V_init,
+            spk_fun=spk_fun,
+            spk_reset=spk_reset,
+            dt=dt,
+            name=name,
+        )
+        self.in_size = as_size(in_size)
+        self.weight = _weight(w_init, self.in_size, self.out_size)
+
+    def _drive(self, current: Any) -> Any:
+        return in_unit_of(
+            matmul(current, self.weight.value),
+            self.V.value,
+            'LeakySpikeReadout input times weight',
+            'Give `w_init` the unit of the potential over that of the input.',
+        )

@@ -8,43 +8,22 @@ import jax
 import jax.numpy as jnp
 from brainstate.nn import init
 
-from etrace_nn._layer import Layer
-from etrace_nn._values import BatchSize, as_activation, check_input, initial_value, joined
+from etrace_compiler import element_wise
+from etrace_nn._cell import Cell
+from etrace_nn._values import check_input, joined
 from etrace_nn.linear import Linear
 
-__all__ = ['GRUCell', 'LSTMCell', 'ValinaRNNCell', 'VanillaRNNCell']
+__all__ = [
+    'GRUCell',
+    'LSTMCell',
+    'MGUCell',
+    'URLSTMCell',
+    'ValinaRNNCell',
+    'VanillaRNNCell',
+]
 
 
-class _Cell(Layer, brainstate.nn.RNNCell):  # pyright: ignore[reportIncompatibleVariableOverride]
-    """What all cells have: sizes, an activation and the hidden state `h`."""
-
-    def __init__(
-        self,
-        num_in: int,
-        num_out: int,
-        state_init: Callable | Any,
-        activation: str | Callable[[Any], Any],
-        name: str | None,
-    ):
-        super().__init__(name=name)
-        self.num_in, self.num_out = num_in, num_out
-        self.in_size, self.out_size = (num_in,), (num_out,)
-        self.activation = as_activation(activation)
-        self._state_init = state_init
-
-    def _initial(self, batch_size: BatchSize) -> Any:
-        return initial_value(self._state_init, self.out_size, 'state_init', batch_size)
-
-    def init_state(self, batch_size: BatchSize = None, **kwargs: Any) -> None:
-        """Create the hidden state."""
-        self.h = brainstate.HiddenState(self._initial(batch_size))
-
-    def reset_state(self, batch_size: BatchSize = None, **kwargs: Any) -> None:
-        """Set the hidden state to its initial value."""
-        self.h.value = self._initial(batch_size)
-
-
-class ValinaRNNCell(_Cell):
+class ValinaRNNCell(Cell):
     r"""Do one step of a plain recurrent network.
 
     $$h_t = \phi([x_t, h_{t-1}]\, W + b)$$
@@ -53,6 +32,8 @@ class ValinaRNNCell(_Cell):
     bias. Also known as `VanillaRNNCell`.
 
     **Shapes**: `x (..., in) -> h (..., out)`.
+
+    **Exactness**: approximate; the recurrent weights mix positions.
 
     Args:
         num_in: Number of inputs.
@@ -102,7 +83,7 @@ class ValinaRNNCell(_Cell):
 VanillaRNNCell = ValinaRNNCell
 
 
-class GRUCell(_Cell):
+class GRUCell(Cell):
     r"""Do one step of gated recurrent units.
 
     $$\begin{aligned}
@@ -115,6 +96,8 @@ class GRUCell(_Cell):
     `Wh.weight` of shape `(in + out, out)`, each with its bias.
 
     **Shapes**: `x (..., in) -> h (..., out)`.
+
+    **Exactness**: approximate; the recurrent weights mix positions.
 
     Args:
         num_in: Number of inputs.
@@ -166,7 +149,72 @@ class GRUCell(_Cell):
         return self.h.value
 
 
-class LSTMCell(_Cell):
+class MGUCell(Cell):
+    r"""Do one step of minimal gated units: a GRU with a single gate.
+
+    $$\begin{aligned}
+    f_t &= \sigma([x_t, h_{t-1}]\, W_f + b_f) \\
+    \tilde h_t &= \phi([x_t, f_t \odot h_{t-1}]\, W_h + b_h) \\
+    h_t &= (1 - f_t) \odot h_{t-1} + f_t \odot \tilde h_t
+    \end{aligned}$$
+
+    The hidden state is `h`; the parameters are `Wf.weight` and `Wh.weight` of shape
+    `(in + out, out)`, each with its bias.
+
+    **Shapes**: `x (..., in) -> h (..., out)`.
+
+    **Exactness**: approximate; the recurrent weights mix positions.
+
+    Args:
+        num_in: Number of inputs.
+        num_out: Number of hidden units.
+        w_init: Initial weights.
+        b_init: Initial biases.
+        state_init: Initial state: a function of the shape, or a value.
+        activation: $\phi$, a function or the name of one in `brainstate.nn`.
+        name: Name of the module.
+
+    References:
+        Zhou, Wu, Zhang, Zhou (2016). Minimal gated unit for recurrent neural networks.
+        International Journal of Automation and Computing 13(3).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cell = MGUCell(2, 3)
+        >>> cell.init_state(batch_size=4)
+        >>> cell(jnp.ones((4, 2))).shape
+        (4, 3)
+    """
+
+    def __init__(
+        self,
+        num_in: int,
+        num_out: int,
+        w_init: Callable | Any = init.Orthogonal(),  # noqa: B008
+        b_init: Callable | Any | None = init.ZeroInit(),  # noqa: B008
+        state_init: Callable | Any = init.ZeroInit(),  # noqa: B008
+        activation: str | Callable[[Any], Any] = 'tanh',
+        name: str | None = None,
+    ):
+        super().__init__(num_in, num_out, state_init, activation, name)
+        self.Wf = Linear(num_in + num_out, num_out, w_init=w_init, b_init=b_init)
+        self.Wh = Linear(num_in + num_out, num_out, w_init=w_init, b_init=b_init)
+
+    def update(self, x: Any) -> Any:
+        """Do one step and return the new state.
+
+        Raises:
+            ValueError: If the shape of the input does not fit.
+        """
+        h = self.h.value
+        check_input(x, self.in_size, self, h)
+        gate = jax.nn.sigmoid(self.Wf(joined(x, h)))
+        candidate = self.activation(self.Wh(joined(x, gate * h)))
+        self.h.value = (1 - gate) * h + gate * candidate
+        return self.h.value
+
+
+class LSTMCell(Cell):
     r"""Do one step of long short-term memory.
 
     $$\begin{aligned}
@@ -179,6 +227,8 @@ class LSTMCell(_Cell):
     `(in + out, 4 out)` and its bias.
 
     **Shapes**: `x (..., in) -> h (..., out)`.
+
+    **Exactness**: approximate; the recurrent weights mix positions.
 
     Args:
         num_in: Number of inputs.
@@ -212,18 +262,8 @@ class LSTMCell(_Cell):
         activation: str | Callable[[Any], Any] = 'tanh',
         name: str | None = None,
     ):
-        super().__init__(num_in, num_out, state_init, activation, name)
+        super().__init__(num_in, num_out, state_init, activation, name, ('h', 'c'))
         self.W = Linear(num_in + num_out, num_out * 4, w_init=w_init, b_init=b_init)
-
-    def init_state(self, batch_size: BatchSize = None, **kwargs: Any) -> None:
-        """Create the hidden states."""
-        super().init_state(batch_size)
-        self.c = brainstate.HiddenState(self._initial(batch_size))
-
-    def reset_state(self, batch_size: BatchSize = None, **kwargs: Any) -> None:
-        """Set the hidden states to their initial values."""
-        super().reset_state(batch_size)
-        self.c.value = self._initial(batch_size)
 
     def update(self, x: Any) -> Any:
         """Do one step and return the new `h`.
@@ -236,6 +276,76 @@ class LSTMCell(_Cell):
         gates = jnp.split(self.W(joined(x, h)), 4, axis=-1)
         write, content, keep, read = gates
         c = jax.nn.sigmoid(keep + 1) * c + jax.nn.sigmoid(write) * self.activation(content)
+        h = jax.nn.sigmoid(read) * self.activation(c)
+        self.h.value, self.c.value = h, c
+        return h
+
+
+class URLSTMCell(Cell):
+    r"""Do one step of an LSTM with uniform gate initialisation and refine gates.
+
+    $$\begin{aligned}
+    [f, r, u, o] &= [x_t, h_{t-1}]\, W \\
+    g_t &= 2\, \hat r \odot \hat f + (1 - 2 \hat r) \odot \hat f^2, \qquad
+    \hat f = \sigma(f + b), \quad \hat r = \sigma(r - b) \\
+    c_t &= g_t \odot c_{t-1} + (1 - g_t) \odot \phi(u) \\
+    h_t &= \sigma(o) \odot \phi(c_t)
+    \end{aligned}$$
+
+    The hidden states are `h` and `c`; the parameters are `W.weight` of shape
+    `(in + out, 4 out)` and `bias` of shape `(out,)`, which makes $\hat f$ uniform at first.
+
+    **Shapes**: `x (..., in) -> h (..., out)`.
+
+    **Exactness**: approximate; the recurrent weights mix positions.
+
+    Args:
+        num_in: Number of inputs.
+        num_out: Number of hidden units, at least 2.
+        w_init: Initial weight.
+        state_init: Initial states: a function of the shape, or a value.
+        activation: $\phi$, a function or the name of one in `brainstate.nn`.
+        name: Name of the module.
+
+    References:
+        Gu, Gulcehre, Paine, Hoffman, Pascanu (2020). Improving the gating mechanism of
+        recurrent neural networks. ICML.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cell = URLSTMCell(2, 3)
+        >>> cell.init_state(batch_size=4)
+        >>> cell(jnp.ones((4, 2))).shape, cell.c.value.shape
+        ((4, 3), (4, 3))
+    """
+
+    def __init__(
+        self,
+        num_in: int,
+        num_out: int,
+        w_init: Callable | Any = init.XavierNormal(),  # noqa: B008
+        state_init: Callable | Any = init.ZeroInit(),  # noqa: B008
+        activation: str | Callable[[Any], Any] = 'tanh',
+        name: str | None = None,
+    ):
+        super().__init__(num_in, num_out, state_init, activation, name, ('h', 'c'))
+        self.W = Linear(num_in + num_out, num_out * 4, w_init=w_init, b_init=None)
+        uniform = brainstate.random.uniform(1 / num_out, 1 - 1 / num_out, (num_out,))
+        self.bias = brainstate.ParamState(-jnp.log(1 / uniform - 1))
+
+    def update(self, x: Any) -> Any:
+        """Do one step and return the new `h`.
+
+        Raises:
+            ValueError: If the shape of the input does not fit.
+        """
+        h, c = self.h.value, self.c.value
+        check_input(x, self.in_size, self, h)
+        bias = element_wise(self.bias.value)
+        forget, refine, content, read = jnp.split(self.W(joined(x, h)), 4, axis=-1)
+        forget, refine = jax.nn.sigmoid(forget + bias), jax.nn.sigmoid(refine - bias)
+        keep = 2 * refine * forget + (1 - 2 * refine) * forget**2
+        c = keep * c + (1 - keep) * self.activation(content)
         h = jax.nn.sigmoid(read) * self.activation(c)
         self.h.value, self.c.value = h, c
         return h

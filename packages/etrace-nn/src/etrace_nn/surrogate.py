@@ -12,7 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ['arctan_grad', 'gaussian_grad', 'relu_grad', 'sigmoid_grad']
+__all__ = [
+    'arctan_grad',
+    'gaussian_grad',
+    'inv_square_grad',
+    'multi_gaussian_grad',
+    'rectangle_grad',
+    'relu_grad',
+    'sigmoid_grad',
+    'slayer_grad',
+]
 
 
 def _heaviside(derivative: Callable[[Any], Any], v: Any) -> Any:
@@ -118,5 +127,104 @@ def gaussian_grad(v: Any, sigma: float = 0.5, alpha: float = 0.5) -> Any:
         >>> float(gaussian_grad(0.0)), round(float(jax.grad(gaussian_grad)(0.0)), 4)
         (1.0, 0.3989)
     """
-    height = alpha / (math.sqrt(2 * math.pi) * sigma)
-    return _spike(lambda v: height * jnp.exp(-((v / sigma) ** 2) / 2), jnp.asarray(v))
+    return _spike(lambda v: alpha * _gaussian(v, sigma), jnp.asarray(v))
+
+
+def _gaussian(v: Any, sigma: float) -> Any:
+    return jnp.exp(-((v / sigma) ** 2) / 2) / (math.sqrt(2 * math.pi) * sigma)
+
+
+def multi_gaussian_grad(
+    v: Any, sigma: float = 0.5, alpha: float = 0.5, h: float = 0.15, s: float = 6.0
+) -> Any:
+    r"""Spike with a Gaussian derivative that is negative on both sides.
+
+    With the normal density $N_\sigma$,
+
+    $$\frac{\partial s}{\partial v} = \alpha \big((1 + h)\, N_\sigma(v)
+    - h\, N_{s\sigma}(v - \sigma) - h\, N_{s\sigma}(v + \sigma)\big)$$
+
+    Args:
+        v: Distance to the threshold, of any shape.
+        sigma: Width.
+        alpha: Scale.
+        h: Height of the negative parts.
+        s: Their width, relative to `sigma`.
+
+    References:
+        Yin, Corradi, Bohté (2021). Accurate and efficient time-domain classification with
+        adaptive spiking recurrent neural networks. Nature Machine Intelligence 3.
+
+    Example:
+        >>> import jax
+        >>> float(multi_gaussian_grad(0.0)), round(float(jax.grad(multi_gaussian_grad)(0.0)), 4)
+        (1.0, 0.4391)
+    """
+
+    def derivative(v: Any) -> Any:
+        sides = _gaussian(v - sigma, s * sigma) + _gaussian(v + sigma, s * sigma)
+        return alpha * ((1 + h) * _gaussian(v, sigma) - h * sides)
+
+    return _spike(derivative, jnp.asarray(v))
+
+
+def inv_square_grad(v: Any, alpha: float = 10.0) -> Any:
+    r"""Spike with the derivative of a fast sigmoid.
+
+    $$\frac{\partial s}{\partial v} = \frac{1}{(1 + \alpha |v|)^2}$$
+
+    Args:
+        v: Distance to the threshold, of any shape.
+        alpha: Steepness.
+
+    References:
+        Zenke, Ganguli (2018). SuperSpike: supervised learning in multilayer spiking neural
+        networks. Neural Computation 30(6).
+
+    Example:
+        >>> import jax
+        >>> float(inv_square_grad(0.1)), float(jax.grad(inv_square_grad)(0.1))
+        (1.0, 0.25)
+    """
+    return _spike(lambda v: 1 / (1 + alpha * abs(v)) ** 2, jnp.asarray(v))
+
+
+def slayer_grad(v: Any, alpha: float = 1.0) -> Any:
+    r"""Spike with a derivative that falls off exponentially.
+
+    $$\frac{\partial s}{\partial v} = e^{-\alpha |v|}$$
+
+    Args:
+        v: Distance to the threshold, of any shape.
+        alpha: Steepness.
+
+    References:
+        Shrestha, Orchard (2018). SLAYER: spike layer error reassignment in time. NeurIPS 31.
+
+    Example:
+        >>> import jax
+        >>> float(slayer_grad(-1.0)), round(float(jax.grad(slayer_grad)(-1.0)), 4)
+        (0.0, 0.3679)
+    """
+    return _spike(lambda v: jnp.exp(-alpha * abs(v)), jnp.asarray(v))
+
+
+def rectangle_grad(v: Any, width: float = 1.0) -> Any:
+    r"""Spike with a derivative that is constant around the threshold.
+
+    $$\frac{\partial s}{\partial v} = \frac{1}{w}\, [\,|v| < w / 2\,]$$
+
+    Args:
+        v: Distance to the threshold, of any shape.
+        width: Width of the rectangle, $w$.
+
+    References:
+        Wu, Deng, Li, Zhu, Shi (2018). Spatio-temporal backpropagation for training
+        high-performance spiking neural networks. Frontiers in Neuroscience 12.
+
+    Example:
+        >>> import jax
+        >>> float(rectangle_grad(0.2)), float(jax.grad(rectangle_grad)(0.2))
+        (1.0, 1.0)
+    """
+    return _spike(lambda v: (abs(v) < width / 2).astype(v.dtype) / width, jnp.asarray(v))
