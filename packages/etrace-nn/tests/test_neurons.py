@@ -29,6 +29,64 @@ def transcribe(current, tau=5.0, tau_a=100.0, th=1.0, reset=0.0, rest=0.0, beta=
         yield V, a, spike
 
 
+def transcribe_gif(current, hard=False):
+    """Follow a generalised neuron; yield all its states and the spike."""
+    V, th, first, second, spike = -57.0, -50.0, 0.0, 0.0, 0.0
+    decay, slow, e1, e2 = (math.exp(-1 / tau) for tau in (20.0, 100.0, 5.0, 50.0))
+    for x in current:
+        if spike:
+            V = -60.0 if hard else V - 10.0
+            th = max(th, -48.0)
+            first, second = 0.3 * first + 0.5, second - 0.2
+        first, second = e1 * first, e2 * second
+        goal = -50.0 + 0.1 * (V + 57.0)
+        V = decay * V + (1 - decay) * (-57.0 + 8 * (x + first + second))
+        th = slow * th + (1 - slow) * goal
+        spike = float(th <= V)
+        yield V, th, first, second, spike
+
+
+@pytest.mark.parametrize('spk_reset', ['soft', 'hard'])
+def test_the_generalised_neuron_follows_its_equations(spk_reset, random, one_ms):
+    current = 2 + random(60)
+    neuron = etrace_nn.GIF(
+        1,
+        R=8.0 * u.ohm,
+        V_rest=-57.0 * u.mV,
+        V_reset=-60.0 * u.mV,
+        V_th_inf=-50.0 * u.mV,
+        V_th_reset=-48.0 * u.mV,
+        a=0.1,
+        R1=0.3,
+        A1=0.5 * u.mA,
+        V_init=-57.0 * u.mV,
+        spk_reset=spk_reset,
+    )
+    neuron.init_state()
+    spikes = 0
+    expected = transcribe_gif(current, spk_reset == 'hard')
+    for x, (V, th, first, second, spike) in zip(current, expected, strict=True):
+        assert neuron(jnp.full(1, x) * u.mA).item() == spike
+        found = neuron.V.value / u.mV, neuron.V_th.value / u.mV, neuron.I1.value / u.mA
+        np.testing.assert_allclose(np.ravel(found), [V, th, first], rtol=1e-11)
+        np.testing.assert_allclose(neuron.I2.value / u.mA, second, rtol=1e-11)
+        spikes += spike
+    assert 2 < spikes < len(current) / 2
+
+
+@pytest.mark.parametrize('spk_reset', ['soft', 'hard'])
+def test_without_a_leak_nothing_is_lost(spk_reset, one_ms):
+    neuron = etrace_nn.IF(1, tau=4.0 * u.ms, spk_reset=spk_reset)
+    neuron.init_state()
+    spikes = [neuron(jnp.full(1, 1.5) * u.mA).item() for _ in range(12)]
+    left = neuron.V.value.to_decimal(u.mV).item()
+    if spk_reset == 'soft':
+        # the reset takes 1 mV one step after each spike; each step adds 1.5 / 4 mV
+        assert left + sum(spikes[:-1]) == pytest.approx(12 * 1.5 / 4)
+    else:
+        assert spikes == [0, 0, 1] * 4
+
+
 @pytest.mark.parametrize('spk_reset', ['soft', 'hard'])
 @pytest.mark.parametrize('cls', [etrace_nn.LIF, etrace_nn.ALIF])
 def test_follows_its_equations(cls, spk_reset, random, one_ms):
@@ -149,3 +207,33 @@ def test_errors(one_ms):
         ):
             neuron(jnp.ones((2, 3)))
         assert u.math.allclose(neuron.V.value, jnp.zeros((2, 3)) * u.mV)
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (
+            lambda: etrace_nn.LIF(1, V_rest=1.0 * u.nA),
+            r'`V_rest` has the wrong unit: got \[nA\]; expected \[mV\]\. .*V_th\. \[ETC604\]',
+        ),
+        (
+            lambda: etrace_nn.ALIF(1, beta=0.1),
+            r'`beta` has the wrong unit: got \[1\]; expected \[mV\]\. .* \[ETC604\]',
+        ),
+        (
+            lambda: etrace_nn.GIF(1, A2=1.0 * u.mV),
+            r'`A2` has the wrong unit: got \[mV\]; expected \[mA\]\. .*A1\. \[ETC604\]',
+        ),
+    ],
+)
+def test_units_that_do_not_go_together_are_refused_at_construction(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_a_potential_is_no_current(one_ms):
+    for cls, subject in ((etrace_nn.IF, 'IF input times R'), (etrace_nn.GIF, 'GIF input')):
+        neuron = cls(1)
+        neuron.init_state()
+        with pytest.raises(ValueError, match=rf'`{subject}` has the wrong unit: .*ETC604'):
+            neuron(jnp.ones(1) * u.mV)

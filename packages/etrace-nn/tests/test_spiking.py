@@ -101,3 +101,46 @@ def test_errors():
     unitless.init_state()
     with pytest.raises(ValueError, match=r'`Expon input` has the wrong unit: .*weights.*ETC604'):
         unitless(jnp.ones(4))
+
+
+@pytest.mark.parametrize('coupling', ['conductance', 'current'])
+def test_dales_law(coupling):
+    cell = etrace_nn.EICell(5, 4, 2, coupling)
+    cell.init_state(3)
+    for weight in cell.states(brainstate.ParamState).values():
+        weight.value = -weight.value  # whatever training does to them
+    rest = cell.neuron.V.value
+
+    def effect(neuron):
+        """Change of all potentials by the last spike of one neuron."""
+        spikes = jnp.zeros((3, 6)).at[:, neuron].set(1.0)
+        cell.reset_state(3)
+        cell.exc(cell.W_exc(spikes[:, :4]))
+        cell.inh(cell.W_inh(spikes[:, 4:]))
+        cell(jnp.zeros((3, 5)))
+        return (cell.neuron.V.value - rest) / u.mV
+
+    assert all((effect(neuron) > 0).all() for neuron in range(4))
+    assert all((effect(neuron) < 0).all() for neuron in range(4, 6))
+
+
+def test_an_inhibitory_population_spikes_less_with_inhibition():
+    x = spike_trains(60, 20)
+    rates = []
+    for scale in (0.0, 20.0):
+        brainstate.random.seed(0)
+        cell = etrace_nn.EICell(20, 8, 2, inh_init=scale * u.nS)
+        cell.init_state()
+        rates.append(brainstate.transform.for_loop(cell, x).mean())
+    assert rates[0] > 1.2 * rates[1] > 0
+
+
+def test_errors_of_a_population():
+    with pytest.raises(ValueError, match=r"`coupling` is unknown: got 'gap'; .* \[ETC610\]"):
+        etrace_nn.EICell(4, 3, 1, coupling='gap')
+    with pytest.raises(ValueError, match=r'`w_init` has the wrong unit: got \[mV\]; .*\[nS\]'):
+        etrace_nn.EICell(4, 3, 1, w_init=1.0 * u.mV)
+    with pytest.raises(ValueError, match=r'`inh_init` has the wrong unit: got \[nS\]; .*\[pA\]'):
+        etrace_nn.EICell(4, 3, 1, 'current', inh_init=1.0 * u.nS)
+    with pytest.raises(ValueError, match=r'`rec_init` has the wrong unit: got \[mV\]; .*\[mA\]'):
+        etrace_nn.ALIFExponCell(4, 3, rec_init=1.0 * u.mV)

@@ -30,11 +30,36 @@ def gaussian(v, sigma=0.5, alpha=0.5):
     return alpha / (math.sqrt(2 * math.pi) * sigma) * np.exp(-(v**2) / (2 * sigma**2))
 
 
+def normal(v, sigma):
+    return np.exp(-(v**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
+
+
+def multi_gaussian(v, sigma=0.5, alpha=0.5, h=0.15, s=6.0):
+    sides = normal(v - sigma, s * sigma) + normal(v + sigma, s * sigma)
+    return alpha * ((1 + h) * normal(v, sigma) - h * sides)
+
+
+def inv_square(v, alpha=10.0):
+    return 1 / (1 + alpha * np.abs(v)) ** 2
+
+
+def slayer(v, alpha=1.0):
+    return np.exp(-alpha * np.abs(v))
+
+
+def rectangle(v, width=1.0):
+    return (np.abs(v) < width / 2) / width
+
+
 FORMULAS = [
     (surrogate.sigmoid_grad, sigmoid, {'alpha': 2.5}),
     (surrogate.relu_grad, relu, {'alpha': 0.7, 'width': 2.0}),
     (surrogate.arctan_grad, arctan, {'alpha': 3.0}),
     (surrogate.gaussian_grad, gaussian, {'sigma': 0.8, 'alpha': 1.5}),
+    (surrogate.multi_gaussian_grad, multi_gaussian, {'sigma': 0.4, 'h': 0.3, 's': 3.0}),
+    (surrogate.inv_square_grad, inv_square, {'alpha': 5.0}),
+    (surrogate.slayer_grad, slayer, {'alpha': 2.0}),
+    (surrogate.rectangle_grad, rectangle, {'width': 1.7}),
 ]
 
 

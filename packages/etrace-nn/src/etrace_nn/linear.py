@@ -36,9 +36,14 @@ class _Dense(Layer):
             )
         self._shape = (self.in_size[-1], self.out_size[-1])
 
-    def _constant(self, value: Any, subject: str, like: Any) -> Any:
-        """Make a mask or a sign of the shape and type of the weight; `None` stays."""
-        return None if value is None else initial_value(value, self._shape, subject).astype(like)
+    def _factor(self, value: Any, subject: str) -> Any:
+        """Make a mask or a sign of the shape of the weight; `None` stays."""
+        return None if value is None else initial_value(value, self._shape, subject)
+
+
+def _times(weight: Any, factor: Any) -> Any:
+    """Multiply by a constant factor that takes the type of the weight."""
+    return weight if factor is None else u.math.multiply(weight, factor.astype(weight.dtype))
 
 
 class Linear(_Dense):
@@ -84,7 +89,7 @@ class Linear(_Dense):
         params = {'weight': initial_value(w_init, self._shape, 'w_init')}
         if b_init is not None:
             params['bias'] = initial_value(b_init, self._shape[1:], 'b_init')
-        self.w_mask = self._constant(w_mask, 'w_mask', params['weight'].dtype)
+        self.w_mask = self._factor(w_mask, 'w_mask')
         self.weight = param_type(params)
 
     def update(self, x: Any) -> Any:
@@ -95,7 +100,7 @@ class Linear(_Dense):
         """
         check_input(x, self.in_size[-1:], self)
         params = self.weight.value
-        mask = None if self.w_mask is None else lambda weight: u.math.multiply(weight, self.w_mask)
+        mask = None if self.w_mask is None else lambda weight: _times(weight, self.w_mask)
         return matmul(x, params['weight'], params.get('bias'), weight_fn=mask)
 
 
@@ -142,7 +147,7 @@ class SignedWLinear(_Dense):
     ):
         super().__init__(in_size, out_size, name)
         weight = initial_value(w_init, self._shape, 'w_init')
-        self.w_sign = self._constant(w_sign, 'w_sign', weight.dtype)
+        self.w_sign = self._factor(w_sign, 'w_sign')
         self.weight = param_type(weight)
 
     def update(self, x: Any) -> Any:
@@ -155,8 +160,7 @@ class SignedWLinear(_Dense):
         return matmul(x, self.weight.value, weight_fn=self._signed)
 
     def _signed(self, weight: Any) -> Any:
-        size = u.math.abs(weight)
-        return size if self.w_sign is None else u.math.multiply(size, self.w_sign)
+        return _times(u.math.abs(weight), self.w_sign)
 
 
 class ScaledWSLinear(_Dense):
@@ -213,12 +217,11 @@ class ScaledWSLinear(_Dense):
     ):
         super().__init__(in_size, out_size, name)
         params = {'weight': initial_value(w_init, self._shape, 'w_init')}
-        dtype = params['weight'].dtype
         if b_init is not None:
             params['bias'] = initial_value(b_init, self._shape[1:], 'b_init')
         if ws_gain:
-            params['gain'] = u.math.ones((1, self._shape[1]), dtype=dtype)
-        self.w_mask = self._constant(w_mask, 'w_mask', dtype)
+            params['gain'] = u.math.ones((1, self._shape[1]), dtype=params['weight'].dtype)
+        self.w_mask = self._factor(w_mask, 'w_mask')
         self.eps = eps
         self.weight = param_type(params)
 
@@ -235,4 +238,4 @@ class ScaledWSLinear(_Dense):
     def _standardised(self, params: dict[str, Any]) -> Any:
         weight, gain = params['weight'], params.get('gain')
         weight = brainstate.nn.weight_standardization(weight, self.eps, gain)
-        return weight if self.w_mask is None else u.math.multiply(weight, self.w_mask)
+        return _times(weight, self.w_mask)

@@ -9,7 +9,7 @@ from brainstate.nn import init
 from etrace_compiler.errors import explain_error
 from etrace_nn import surrogate
 from etrace_nn._layer import Layer
-from etrace_nn._values import BatchSize, check_input
+from etrace_nn._values import BatchSize, check_input, check_unit
 from etrace_nn.coupling import COBA, CUBA
 from etrace_nn.linear import Linear, SignedWLinear
 from etrace_nn.neurons import ALIF, LIF
@@ -90,6 +90,9 @@ class ALIFExponCell(_Population):
         super().__init__(name=name)
         self.W_in = Linear(in_size, out_size, w_init=w_init, b_init=b_init)
         self.W_rec = Linear(out_size, out_size, w_init=rec_init, b_init=None) if recurrent else None
+        if self.W_rec is not None:
+            first, second = (W.weight.value['weight'] for W in (self.W_in, self.W_rec))
+            check_unit(second, first, 'rec_init', 'w_init')
         self.synapse = Expon(out_size, tau=tau_g, dt=dt)
         self.neuron = ALIF(out_size, spk_fun=spk_fun, dt=dt, **neuron)
         self.in_size, self.out_size = self.W_in.in_size, self.W_in.out_size
@@ -150,7 +153,7 @@ class EICell(_Population):
             threshold of -50 mV.
 
     Raises:
-        ValueError: If the coupling is unknown.
+        ValueError: If the coupling is unknown, or weights do not have its unit.
 
     References:
         Song, Yang, Wang (2016). Training excitatory-inhibitory recurrent neural networks for
@@ -189,15 +192,18 @@ class EICell(_Population):
         default = init.KaimingNormal(scale=1.0 if conducts else 60.0**2, unit=unit)
         size = num_exc + num_inh
 
-        def projection(count: int, w_init: Any) -> SignedWLinear:
-            return SignedWLinear(count, size, default if w_init is None else w_init)
+        def projection(count: int, w_init: Any, subject: str) -> SignedWLinear:
+            weights = SignedWLinear(count, size, default if w_init is None else w_init)
+            check_unit(weights.weight, 1.0 * unit, subject, f'a {coupling}')
+            return weights
 
         def synapse(tau: Any) -> Expon:
             return Expon(size, tau, g_init=init.ZeroInit(unit=unit), dt=dt)
 
         self.num_exc = num_exc
-        self.W_in = projection(in_size, w_init)
-        self.W_exc, self.W_inh = projection(num_exc, exc_init), projection(num_inh, inh_init)
+        self.W_in = projection(in_size, w_init, 'w_init')
+        self.W_exc = projection(num_exc, exc_init, 'exc_init')
+        self.W_inh = projection(num_inh, inh_init, 'inh_init')
         self.exc, self.inh = synapse(tau_exc), synapse(tau_inh)
         self.excite = COBA(E_exc) if conducts else CUBA()
         self.inhibit = COBA(E_inh) if conducts else CUBA(-1.0)

@@ -17,14 +17,17 @@ from etrace_algorithms.testing.oracles import (
     gradient_alignment,
     online_gradients,
 )
+from etrace_algorithms.testing.probe import Facts, Probe
 
 __all__ = [
     'DIAGONAL_MODELS',
     'RECURRENT_MODELS',
     'DiagonalLSTM',
     'ElementwiseDecay',
+    'Facts',
     'LeakyIntegrator',
     'PlainRNN',
+    'Probe',
     'RecurrentLSTM',
     'SpikingChain',
     'assert_gradients_close',
