@@ -52,6 +52,7 @@ def test_every_source_file_is_in_a_package_and_so_is_seen(copy):
         ('etrace_compiler/drawing/_svg.py', 'import etrace_compiler.graph', 'Drawing'),
         ('etrace_algorithms/rule.py', 'import etrace_algorithms.vjp', 'Algorithms'),
         ('etrace_algorithms/rules/pp_prop.py', 'import etrace_algorithms.rules.d_rtrl', 'Learning'),
+        ('etrace_nn/linear.py', 'import etrace_nn.neurons', 'Layers'),
     ],
 )
 def test_a_planted_import_is_found(copy, module, line, contract):
