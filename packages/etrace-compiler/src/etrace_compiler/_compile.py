@@ -67,7 +67,6 @@ def compile_etrace_graph(
     groups, relations, relation_records = find_relations(info, groups)
     exactness, exactness_records = find_exactness(info, groups, relations)
     relations, worth = diagnose_relations(relations, exactness)
-    info.program.memo.clear()
     perturb = add_hidden_perturbation_from_minfo(info, groups) if include_hidden_perturb else None
     records = (
         *info.records,
@@ -80,6 +79,7 @@ def compile_etrace_graph(
         *_diagnose_unknown(info, groups),
     )
     records = tuple(_by_the_contract(r, exactness) for r in records)
+    info.program.memo.clear()
     by_path = {path: group for group in groups for path in group.hidden_paths}
     return ETraceGraph(info, groups, by_path, relations, perturb, records, exactness)
 

@@ -131,7 +131,7 @@ def custom_rule_key(eqn: Any) -> Hashable | None:
     """
     rule, transforms, *given = _custom_rule(eqn)
     if transforms != ['_flatten_jvp', '_prepend_static_args']:
-        return custom_rule_owner(eqn)
+        return rule if transforms == ['_flatten_jvp'] else None
     values = tuple([_plain(v.val) for v in given[1][0]])
     return None if None in values else (rule, *values)
 
@@ -241,11 +241,11 @@ def source_line(eqn: Any, skip: tuple[str, ...] = ()) -> SourceLine | None:
     traceback = traceback_of(eqn)
     if traceback is None:
         return None
-    outside = LIBRARIES + skip
-    for frame in traceback.frames:
-        name = frame.file_name
-        if not name.startswith('<') and not name.startswith(outside):
-            return SourceLine(name, frame.line_num, frame.function_name)
+    outside = ('<', *LIBRARIES, *skip)
+    for code, last in zip(*traceback.raw_frames(), strict=True):
+        if not code.co_filename.startswith(outside):
+            line = traceback.code_addr2line(code, last)
+            return SourceLine(code.co_filename, line, code.co_qualname)
     return None
 
 

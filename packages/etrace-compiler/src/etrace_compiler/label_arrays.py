@@ -4,26 +4,26 @@ A label is the number of a position, or one of three others: `-1` is "none", `-2
 `-3` marks an element whose readers lead to different positions although each leads to one.
 """
 
-from weakref import WeakValueDictionary
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
 from etrace_compiler.moves import NONE
 
-__all__ = ['CLASH', 'NONE', 'SEVERAL', 'collapse', 'compact', 'merge_arrays', 'shaped', 'uniform']
+__all__ = ['CLASH', 'NONE', 'SEVERAL', 'collapse', 'compact', 'is_several',
+           'merge_arrays', 'shaped', 'uniform']  # fmt: skip
 
 SEVERAL, CLASH = -2, -3
 
-#: Labels in use, so that equal ones are the same array and are told to be equal at once.
-_UNIFORM: WeakValueDictionary[tuple, np.ndarray] = WeakValueDictionary()
 
-
+@lru_cache(maxsize=1024)
 def uniform(label: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the array of one label everywhere."""
-    labels = _UNIFORM.get((label, shape))
-    if labels is None:
-        labels = _UNIFORM[label, shape] = np.broadcast_to(np.int32(label), shape)
-    return labels
+    """Return the array of one label everywhere: one number in memory.
+
+    It is the same array for the same label and shape, so that equal ones are told at once.
+    """
+    return np.broadcast_to(np.int32(label), shape)
 
 
 def compact(labels: np.ndarray) -> np.ndarray:
@@ -35,11 +35,11 @@ def compact(labels: np.ndarray) -> np.ndarray:
 
 def shaped(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     """Broadcast labels to a shape; `None` if there is none among them."""
-    part = compact(labels)
-    if not part.size:
+    if not labels.size or 0 in shape:
         return None
-    low = part.min()
-    if low == part.max():
+    part = compact(labels)
+    low = part.item(0) if part.size == 1 else part.min()
+    if part.size == 1 or low == part.max():
         return None if low == NONE else uniform(int(low), shape)
     labels = labels.astype(np.int32, copy=False)
     return labels if labels.shape == shape else np.broadcast_to(labels, shape)
@@ -51,16 +51,16 @@ def merge_arrays(a: np.ndarray, b: np.ndarray, clash: int) -> np.ndarray:
         return a
     if clash == SEVERAL:
         for labels in (a, b):
-            if _is_several(labels):
+            if is_several(labels):
                 return labels
     out = np.where(a == b, a, clash)
     out = np.where(a == NONE, b, out)
     return np.where(b == NONE, a, out)
 
 
-def _is_several(labels: np.ndarray) -> bool:
+def is_several(labels: np.ndarray) -> bool:
     """Whether an array is seen at once to say "several" everywhere."""
-    return not any(labels.strides) and labels.size > 0 and labels.item(0) == SEVERAL
+    return labels.size > 0 and not any(labels.strides) and labels.item(0) == SEVERAL
 
 
 def collapse(labels: np.ndarray, axes: tuple[int, ...], keepdims: bool = True) -> np.ndarray:
@@ -69,15 +69,17 @@ def collapse(labels: np.ndarray, axes: tuple[int, ...], keepdims: bool = True) -
         return labels
     if not labels.size:
         return labels.max(axis=axes, keepdims=keepdims, initial=NONE)
+    if not any(labels.strides):
+        sizes = ((1,) * keepdims if i in axes else (n,) for i, n in enumerate(labels.shape))
+        return uniform(labels.item(0), tuple(chain.from_iterable(sizes)))
     for axis in axes:
         if not labels.strides[axis]:
             labels = labels[(slice(None),) * axis + (slice(0, 1),)]
     top = labels.max(axis=axes, keepdims=keepdims)
-    low = labels.min(axis=axes, keepdims=keepdims)
     # as numbers without a sign, the labels that are no position come last
     first = labels.view(f'u{labels.itemsize}').min(axis=axes, keepdims=keepdims)
-    several, clash = low == SEVERAL, low == CLASH
-    if clash.any():
-        several = (labels == SEVERAL).any(axis=axes, keepdims=keepdims)
-        top = np.where(clash, CLASH, top)
-    return np.where(several | ((top >= 0) & (first != top)), SEVERAL, top)
+    out = np.where(first.view(labels.dtype) == top, top, SEVERAL)
+    if labels.min() < NONE:
+        for label in (CLASH, SEVERAL):
+            out = np.where((labels == label).any(axis=axes, keepdims=keepdims), label, out)
+    return out

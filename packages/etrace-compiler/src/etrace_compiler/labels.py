@@ -26,7 +26,7 @@ from etrace_compiler.label_arrays import (
 )
 from etrace_compiler.moves import source_indices
 from etrace_compiler.ops import operator_of
-from etrace_compiler.primitives import ELEMENTWISE, passes_derivative
+from etrace_compiler.primitives import is_elementwise, passes_derivative
 from etrace_compiler.program import (
     LOOP_CARRY,
     LOOP_LAST,
@@ -119,7 +119,7 @@ def _forward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
         return _forward_through(body, labels)
     given = [a for a in labels if a is not None]
     first, shape = given[0], eqn.outputs[0].shape
-    if eqn.name in ELEMENTWISE:
+    if is_elementwise(eqn):
         out = first if first.shape == shape else np.broadcast_to(first, shape)
         for a in given[1:]:
             other = a if a.shape == shape else np.broadcast_to(a, shape)
@@ -145,8 +145,9 @@ def _forward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
     if eqn.name in _CUMULATIVE:
         return [shaped(collapse(first, (eqn.params['axis'],)), shape)]
     if eqn.name == 'dot_general':
-        sides = [_dot_forward(eqn, k, a) for k, a in enumerate(labels) if a is not None]
-        return [shaped(merge_arrays(sides[0], sides[-1], SEVERAL), shape)]
+        sides = [None if a is None else _dot_forward(eqn, k, a) for k, a in enumerate(labels)]
+        out = merge(*sides, SEVERAL)
+        return [None if out is None else shaped(out, shape)]
     moves = source_indices(eqn)
     if moves is not None:
         out: Labels = None
@@ -183,7 +184,7 @@ def _backward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
     given = [b for b in labels if b is not None]
     a = given[0]
     shapes = [v.shape for v in eqn.inputs]
-    if eqn.name in ELEMENTWISE:
+    if is_elementwise(eqn):
         return [a if a.shape == shape else shaped(_unbroadcast(a, shape), shape)
                 for shape in shapes]  # fmt: skip
     if eqn.name == 'broadcast_in_dim':
@@ -206,7 +207,7 @@ def _backward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
     if eqn.name in _CUMULATIVE:
         return [shaped(collapse(a, (eqn.params['axis'],)), shapes[0])]
     if eqn.name == 'dot_general':
-        return [shaped(_dot_backward(eqn, k, a), shapes[k]) for k in range(2)]
+        return [_dot_backward(eqn, k, a) for k in range(2)]
     moves = source_indices(eqn)
     if moves is not None:
         return [
@@ -290,23 +291,29 @@ def _dot_axes(eqn: Equation, side: int) -> tuple[list[int], list[int], list[int]
     return list(batch[side]), list(contract[side]), free
 
 
-def _dot_forward(eqn: Equation, side: int, labels: np.ndarray) -> np.ndarray:
+def _dot_forward(eqn: Equation, side: int, labels: np.ndarray) -> Labels:
     batch, contract, free = _dot_axes(eqn, side)
-    other_free = len(_dot_axes(eqn, 1 - side)[2])
-    merged = collapse(labels, tuple(contract)).transpose([*batch, *contract, *free])
+    merged = collapse(labels, tuple(contract))
+    merged = shaped(merged, merged.shape)
+    shape = eqn.outputs[0].shape
+    if merged is None or not any(merged.strides):
+        return None if merged is None else shaped(merged, shape)
+    merged = merged.transpose([*batch, *contract, *free])
     head = merged.shape[: len(batch)]
     tail = merged.shape[len(batch) + len(contract) :]
-    pad = (1,) * other_free
-    shape = (*head, *tail, *pad) if side == 0 else (*head, *pad, *tail)
-    return np.broadcast_to(merged.reshape(shape), eqn.outputs[0].shape)
+    pad = (1,) * (len(shape) - len(head) - len(tail))
+    axes = (*head, *tail, *pad) if side == 0 else (*head, *pad, *tail)
+    return np.broadcast_to(merged.reshape(axes), shape)
 
 
-def _dot_backward(eqn: Equation, side: int, labels: np.ndarray) -> np.ndarray:
+def _dot_backward(eqn: Equation, side: int, labels: np.ndarray) -> Labels:
     batch, contract, free = _dot_axes(eqn, side)
-    other_free = len(_dot_axes(eqn, 1 - side)[2])
+    other_free = len(labels.shape) - len(batch) - len(free)
     start = len(batch) + (len(free) if side == 0 else 0)
     merged = collapse(labels, tuple(range(start, start + other_free)), keepdims=False)
-    shape = eqn.inputs[side].shape
+    merged, shape = shaped(merged, merged.shape), eqn.inputs[side].shape
+    if merged is None or not any(merged.strides):
+        return None if merged is None else shaped(merged, shape)
     merged = merged.reshape((*merged.shape[: len(batch)], *(1,) * len(contract),
                              *merged.shape[len(batch) :]))  # fmt: skip
     return np.broadcast_to(merged.transpose(np.argsort([*batch, *contract, *free])), shape)
@@ -314,20 +321,19 @@ def _dot_backward(eqn: Equation, side: int, labels: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------- equations with a body
 
-_BODIES: weakref.WeakKeyDictionary[Equation, Program | None] = weakref.WeakKeyDictionary()
+_BODIES: weakref.WeakKeyDictionary[Equation, Program] = weakref.WeakKeyDictionary()
 
 
 def _body(eqn: Equation) -> Program | None:
     """The inside of an equation whose labels follow from what it is made of."""
+    operator = operator_of(eqn.primitive)
+    if operator is not None:
+        return _flat(_jax.forward_jaxpr(operator.forward, eqn.inputs, eqn.params))
+    body = _jax.custom_rule_jaxpr(eqn)
+    if body is None or is_elementwise(eqn):
+        return None
     if eqn not in _BODIES:
-        body = _jax.custom_rule_jaxpr(eqn)
-        operator = operator_of(eqn.primitive)
-        if body is not None:
-            _BODIES[eqn] = flatten_jaxpr(body, lines=False)
-        elif operator is not None:
-            _BODIES[eqn] = _flat(_jax.forward_jaxpr(operator.forward, eqn.inputs, eqn.params))
-        else:
-            _BODIES[eqn] = None
+        _BODIES[eqn] = flatten_jaxpr(body, lines=False)
     return _BODIES[eqn]
 
 
@@ -360,13 +366,13 @@ def _backward_through(body: Program, labels: Sequence[Labels]) -> list[Labels]:
 
 
 _OTHERS = frozenset({'broadcast_in_dim', 'dot_general', 'split', 'unstack'})
-_KNOWN = ELEMENTWISE | _REDUCTIONS | _CUMULATIVE | _COPIES | _OTHERS
+_KNOWN = _REDUCTIONS | _CUMULATIVE | _COPIES | _OTHERS
 
 
 def is_known(eqn: Equation) -> bool:
     """Whether labels pass an equation exactly; otherwise it merges all that it touches."""
     if not passes_derivative(eqn) or eqn.name in _KNOWN or isinstance(eqn.primitive, Structure):
         return True
-    if _body(eqn) is not None:
+    if is_elementwise(eqn) or _body(eqn) is not None:
         return True
     return source_indices(eqn) is not None or window_of(eqn) is not None

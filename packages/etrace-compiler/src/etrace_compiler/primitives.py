@@ -1,8 +1,10 @@
 """What is known of JAX's primitives beside how they move elements."""
 
+import jax
+
 from etrace_compiler.program import Equation, Var
 
-__all__ = ['ELEMENTWISE', 'is_holomorphic', 'passes_derivative']
+__all__ = ['ELEMENTWISE', 'is_elementwise', 'is_holomorphic', 'passes_derivative']
 
 #: Operations whose result at a position depends on their operands at that position alone.
 ELEMENTWISE = frozenset(
@@ -17,11 +19,19 @@ ELEMENTWISE = frozenset(
     """.split()
 )
 
+#: Derivative rules, position by position, of functions of JAX that are so themselves.
+_ELEMENTWISE_RULES = frozenset({getattr(jax.nn.relu, 'jvp', object)})
+
 #: Operations that depend on a complex number and on its conjugate.
 _NOT_HOLOMORPHIC = frozenset({'abs', 'conj', 'imag', 'real', 'sign'})
 
 #: Operations that pass no derivative.
 _FLAT = frozenset({'ceil', 'floor', 'round', 'sign', 'stop_gradient', 'while'})
+
+
+def is_elementwise(eqn: Equation) -> bool:
+    """Whether a result at a position, and its derivative, depend on that position alone."""
+    return eqn.name in ELEMENTWISE or eqn.rule in _ELEMENTWISE_RULES
 
 
 def passes_derivative(eqn: Equation) -> bool:

@@ -139,6 +139,11 @@ class Equation:
         return self.primitive.name
 
     @cached_property
+    def rule(self) -> Any:
+        """What calls of one `custom_jvp` have in common; `None` for all that is not one."""
+        return _jax.custom_rule_key(self) if self.name == 'custom_jvp_call' else None
+
+    @cached_property
     def signature(self) -> Any:
         """The same for equations that do the same to operands of the same shapes."""
         atoms = tuple(
@@ -148,9 +153,8 @@ class Equation:
             ]
         )
         params: Any = tuple(self.params.items())
-        rule = _jax.custom_rule_key(self) if self.name == 'custom_jvp_call' else None
-        if rule is not None:  # what is called is traced anew by every call
-            params = rule, _jax.body_key(_jax.custom_rule_jaxpr(self))
+        if self.rule is not None:  # what is called is traced anew by every call
+            params = self.rule, _jax.body_key(_jax.custom_rule_jaxpr(self))
         try:
             hash(params)
         except TypeError:

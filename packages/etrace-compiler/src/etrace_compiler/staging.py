@@ -25,7 +25,7 @@ Path = tuple[Any, ...]
 
 def path_key(path: Sequence[Any] | str) -> str:
     """Write a path as the string that is used for keys: `('rnn', 'weight')` as `'rnn.weight'`."""
-    return path if isinstance(path, str) else '.'.join(str(part) for part in path)
+    return path if isinstance(path, str) else '.'.join(map(str, path))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class StateSpec:
     num_state: int = 1
     axis: int | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         return path_key(self.path)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from etrace_compiler.analysis.derivatives import DerivativeKind, derivative_kind
 from etrace_compiler.analysis.memo import remembered
-from etrace_compiler.label_arrays import CLASH, NONE, SEVERAL, compact, merge_arrays
+from etrace_compiler.label_arrays import CLASH, NONE, SEVERAL, compact, is_several, merge_arrays
 from etrace_compiler.labels import backward_labels, forward_labels
 from etrace_compiler.primitives import is_holomorphic
 from etrace_compiler.program import Equation, Program, Var
@@ -262,8 +262,8 @@ def _keeps_apart(eqn: Equation, k: int) -> bool:
 
 def _moves(come: np.ndarray, to: np.ndarray) -> bool:
     """Whether an element that carries a label leads to several positions or to another one."""
-    if to is come:
-        return bool((to == SEVERAL).any())
+    if to is come or is_several(come):
+        return bool((compact(to) == SEVERAL).any())
     come, to = compact(come), compact(to)
     if ((to == SEVERAL) & (come != NONE)).any():
         return True

@@ -14,6 +14,7 @@ import jax
 
 from etrace_compiler import _jax
 from etrace_compiler.flatten import program_of
+from etrace_compiler.primitives import is_elementwise
 from etrace_compiler.program import Equation, is_differentiable
 
 __all__ = ['DerivativeKind', 'derivative_kind']
@@ -58,9 +59,10 @@ def derivative_kind(eqn: Equation, operand: int) -> DerivativeKind:
     Returns:
         What kind of map its reverse derivative is; `UNKNOWN` if there is none.
     """
-    rule = _jax.custom_rule_key(eqn)
+    if is_elementwise(eqn):
+        return DerivativeKind.POSITIONWISE
     shapes = tuple((v.shape, v.dtype) for v in eqn.inputs)
-    key = (eqn.signature if rule is None else (rule, shapes)), operand
+    key = (eqn.signature if eqn.rule is None else (eqn.rule, shapes)), operand
     if key not in _KNOWN:
         if len(_KNOWN) >= _MOST:
             _KNOWN.clear()
