@@ -254,17 +254,28 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def new_primitive(name: str, forward: Callable) -> Any:
+def new_primitive(name: str, forward: Callable, like: Callable) -> Any:
     """Make a primitive that behaves like `forward` under jit, grad and abstract evaluation.
 
     The derivative is that of `forward`: tangents leave the primitive as ordinary operations,
     so that no transposition rule is needed. A vmap rule is added with `register_batching`.
+
+    Args:
+        name: Name of the primitive.
+        forward: The function.
+        like: `(*shapes, **params)` to something with the `shape` of the result, for operands of
+            one dtype, which is kept; `None` for what only a trace of `forward` tells.
     """
     primitive = Primitive(name)
 
     def abstract(*avals: Any, **params: Any) -> Any:
-        (out,) = forward_jaxpr(forward, avals, params).out_avals
-        return ShapedArray(out.shape, out.dtype)
+        dtype, known = avals[0].dtype, None
+        if all([v.dtype == dtype for v in avals]):
+            known = like(*[v.shape for v in avals], **params)
+        if known is None:
+            (known,) = forward_jaxpr(forward, avals, params).out_avals
+            dtype = known.dtype
+        return ShapedArray(known.shape, dtype)
 
     def jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple:
         out = primitive.bind(*primals, **params)

@@ -114,6 +114,7 @@ def forward_labels(
 def _forward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
     if isinstance(eqn.primitive, Structure):
         return [_forward_frame(eqn, labels)]
+    eqn = _as_known(eqn)
     body = _body(eqn)
     if body is not None:
         return _forward_through(body, labels)
@@ -178,6 +179,7 @@ def backward_labels(
 def _backward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
     if isinstance(eqn.primitive, Structure):
         return _backward_frame(eqn, labels[0])
+    eqn = _as_known(eqn)
     body = _body(eqn)
     if body is not None:
         return _backward_through(body, labels)
@@ -337,6 +339,15 @@ def _body(eqn: Equation) -> Program | None:
     return _BODIES[eqn]
 
 
+def _as_known(eqn: Equation) -> Equation:
+    """An operator that is one operation of JAX as that one; any other equation as it is."""
+    operator = operator_of(eqn.primitive)
+    if operator is None:
+        return eqn
+    like = operator.like(*[v.shape for v in eqn.inputs], **eqn.params)
+    return eqn if like is None else Equation(like, like.params, eqn.inputs, eqn.outputs)
+
+
 @lru_cache(maxsize=256)
 def _flat(closed_jaxpr: Any) -> Program:
     return flatten_jaxpr(closed_jaxpr, lines=False)
@@ -371,6 +382,7 @@ _KNOWN = _REDUCTIONS | _CUMULATIVE | _COPIES | _OTHERS
 
 def is_known(eqn: Equation) -> bool:
     """Whether labels pass an equation exactly; otherwise it merges all that it touches."""
+    eqn = _as_known(eqn)
     if not passes_derivative(eqn) or eqn.name in _KNOWN or isinstance(eqn.primitive, Structure):
         return True
     if is_elementwise(eqn) or _body(eqn) is not None:

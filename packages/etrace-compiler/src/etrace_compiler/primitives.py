@@ -31,7 +31,8 @@ _FLAT = frozenset({'ceil', 'floor', 'round', 'sign', 'stop_gradient', 'while'})
 
 def is_elementwise(eqn: Equation) -> bool:
     """Whether a result at a position, and its derivative, depend on that position alone."""
-    return eqn.name in ELEMENTWISE or eqn.rule in _ELEMENTWISE_RULES
+    known = eqn.name == 'custom_jvp_call' and eqn.rule in _ELEMENTWISE_RULES
+    return known or eqn.name in ELEMENTWISE
 
 
 def passes_derivative(eqn: Equation) -> bool:

@@ -140,10 +140,10 @@ class Equation:
 
     @cached_property
     def rule(self) -> Any:
-        """What calls of one `custom_jvp` have in common; `None` for all that is not one."""
-        return _jax.custom_rule_key(self) if self.name == 'custom_jvp_call' else None
+        """What calls of one `custom_jvp` have in common, if that can be found."""
+        return _jax.custom_rule_key(self)
 
-    @cached_property
+    @property
     def signature(self) -> Any:
         """The same for equations that do the same to operands of the same shapes."""
         atoms = tuple(
@@ -153,7 +153,8 @@ class Equation:
             ]
         )
         params: Any = tuple(self.params.items())
-        if self.rule is not None:  # what is called is traced anew by every call
+        if self.name == 'custom_jvp_call' and self.rule is not None:
+            # what is called is traced anew by every call
             params = self.rule, _jax.body_key(_jax.custom_rule_jaxpr(self))
         try:
             hash(params)
@@ -187,12 +188,6 @@ class Program:
     def memo(self) -> dict[Any, Any]:
         """Results that an analysis may need again; to be cleared when it is over."""
         return {}
-
-    @cached_property
-    def kinds(self) -> list[int]:
-        """One number per equation, the same for equations of the same signature."""
-        numbers: dict[Any, int] = {}
-        return [numbers.setdefault(e.signature, len(numbers)) for e in self.equations]
 
     @cached_property
     def made(self) -> dict[Any, int]:

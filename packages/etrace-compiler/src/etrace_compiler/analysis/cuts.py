@@ -6,6 +6,7 @@ value), so that no one complex number is its derivative. What is left maps every
 itself, so an all-ones cotangent gives the diagonal exactly.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -16,7 +17,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from etrace_compiler.analysis.derivatives import DerivativeKind, derivative_kind
-from etrace_compiler.analysis.memo import remembered
+from etrace_compiler.analysis.memo import kinds_of, remembered
 from etrace_compiler.label_arrays import CLASH, NONE, SEVERAL, compact, is_several, merge_arrays
 from etrace_compiler.labels import backward_labels, forward_labels
 from etrace_compiler.primitives import is_holomorphic
@@ -125,7 +126,7 @@ def origins(
         before: What was found with fewer operands cut, and holds where nothing has changed.
     """
     origin: LabelMap = dict(sources)
-    memo, kinds = program.memo, program.kinds
+    memo, kinds = program.memo, kinds_of(program)
     cut_at = {i for i, _ in cut}
     old = before if before is not None and not program.has_loops else None
 
@@ -159,7 +160,7 @@ def _destinations(
     program: Program, targets: Mapping, origin: LabelMap, cut: Collection[Edge]
 ) -> tuple[set[Edge], LabelMap, Ways]:
     """Push destinations backward; find new cuts, and the readers of the first clash."""
-    made, memo, kinds = program.made, program.memo, program.kinds
+    made, memo, kinds = program.made, program.memo, kinds_of(program)
     destination: LabelMap = dict(targets)
     ways: dict[Any, dict[Edge | None, np.ndarray]] = {v: {None: a} for v, a in targets.items()}
     found: set[Edge] = set()
@@ -200,7 +201,7 @@ def _destinations(
             else:
                 merged = to
                 if len(readers) > 1 and to is not destination[v]:
-                    merged = remembered(memo, _merged, CLASH, CLASH, (destination[v], to))
+                    merged = remembered(memo, _merged, 0, CLASH, (destination[v], to))[0]
             destination[v] = merged
             if len(readers) > 1:
                 merged_ways.add(v)
@@ -239,14 +240,14 @@ def _ways_back(
         elif not _keeps_apart(eqn, k):
             found.append(_MOVED)
         else:
-            found.append(remembered(memo, _carried, None, None, (come, to)))
+            found.append(remembered(memo, _carried, 0, None, (come, to))[0])
     return found
 
 
-def _carried(_: None, labels: Sequence[np.ndarray]) -> np.ndarray:
+def _carried(_: None, labels: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The destination of the elements that carry a label forward, `_MOVED` if they move."""
     come, to = labels
-    return _MOVED if _moves(come, to) else _where_carried(come, to)
+    return [_MOVED if _moves(come, to) else _where_carried(come, to)]
 
 
 def _keeps_apart(eqn: Equation, k: int) -> bool:
@@ -270,9 +271,9 @@ def _moves(come: np.ndarray, to: np.ndarray) -> bool:
     return bool((come >= 0).any() and ((to >= 0) & (come >= 0) & (to != come)).any())
 
 
-def _merged(clash: int, labels: Sequence[np.ndarray]) -> np.ndarray:
+def _merged(clash: int, labels: Sequence[np.ndarray]) -> list[np.ndarray]:
     a, b = labels
-    return merge_arrays(a, b, clash)
+    return [merge_arrays(a, b, clash)]
 
 
 def _where_carried(come: np.ndarray, to: np.ndarray) -> np.ndarray:
@@ -304,7 +305,7 @@ def identity_labels(shape: tuple[int, ...], axis: int | None = None, count: int 
     """Label every position with its number; the states stacked on an axis share a position."""
     labels = _IDENTITIES.get((shape, axis, count))
     if labels is None:
-        labels = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+        labels = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
         if axis is not None:
             labels = np.repeat(np.expand_dims(labels, axis), count, axis=axis)
         _IDENTITIES[shape, axis, count] = labels

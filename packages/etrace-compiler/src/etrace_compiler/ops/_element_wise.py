@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from etrace_compiler.ops._facts import Likeness
 from etrace_compiler.ops._primitive import register_primitive
 from etrace_compiler.ops._units import apply_hook, split_unit, with_unit
 
@@ -38,6 +39,12 @@ def _batching(args: Sequence, axes: Sequence, *, shared: tuple[int, ...]) -> tup
     return element_wise_op.primitive.bind(weight, shared=shared), len(shared)
 
 
+def _like(weight: tuple[int, ...], *, shared: tuple[int, ...]) -> Likeness:
+    axes = tuple(range(len(shared), len(shared) + len(weight)))
+    moves = 'broadcast_in_dim' if shared else 'copy'
+    return Likeness(moves, {'broadcast_dimensions': axes}, (*shared, *weight))
+
+
 element_wise_op = register_primitive(
     'etp_element_wise',
     _forward,
@@ -46,6 +53,7 @@ element_wise_op = register_primitive(
     y_block=_y_block,
     has_input=False,
     batching=_batching,
+    like=_like,
 )
 
 

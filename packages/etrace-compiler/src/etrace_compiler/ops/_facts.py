@@ -9,9 +9,9 @@ mix (groups, neurons), and `i`, `o` over what is summed and what is produced ins
 Trace layout, trace update and gradient contraction are derived from these facts alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,21 @@ import numpy as np
 
 from etrace_compiler.ops._sparse_input import SparseInput
 
-__all__ = ['Operator', 'check_operator']
+__all__ = ['Likeness', 'Operator', 'check_operator']
+
+
+class Likeness(NamedTuple):
+    """The one operation of JAX that an operator is.
+
+    Attributes:
+        name: Name of the operation.
+        params: Those of its parameters that say how it moves elements.
+        shape: Shape of its result.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +52,8 @@ class Operator:
             once, the element is the sum of the products that it stands for.
         has_input: Whether the operator reads an input beside its weight.
         primitive: The JAX primitive that marks the operator in a jaxpr.
+        like: `(*shapes, **params) -> Likeness | None`, for operands of one dtype. What it does
+            not tell is found by tracing `forward`.
     """
 
     name: str
@@ -47,6 +63,7 @@ class Operator:
     y_block: Callable[..., Any]
     has_input: bool
     primitive: Any = field(repr=False)
+    like: Callable[..., Likeness | None] = field(default=lambda *shapes, **params: None)
 
     @property
     def weight_index(self) -> int:

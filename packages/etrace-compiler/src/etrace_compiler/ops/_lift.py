@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ['lift_batching', 'lift_forward', 'lift_w_block', 'lift_x_block', 'lift_y_block']
+__all__ = [
+    'lift_batching',
+    'lift_forward',
+    'lift_like',
+    'lift_w_block',
+    'lift_x_block',
+    'lift_y_block',
+]
 
 Mapped = tuple[str, ...]
 
@@ -26,6 +33,15 @@ def lift_forward(forward: Callable[..., Any], has_input: bool) -> Callable[..., 
         operands = 'xw' if has_input else 'w'
         axes = tuple(0 if operand in mapped[0] else None for operand in operands)
         return jax.vmap(partial(lifted, mapped=mapped[1:], **params), axes)(*args)
+
+    return lifted
+
+
+def lift_like(like: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `like` with a parameter `mapped`: a mapped operator is like none."""
+
+    def lifted(*shapes: tuple[int, ...], mapped: Mapped = (), **params: Any) -> Any:
+        return None if mapped else like(*shapes, **params)
 
     return lifted
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from etrace_compiler import _jax
 from etrace_compiler.errors import explain_error
-from etrace_compiler.ops._facts import Operator
+from etrace_compiler.ops._facts import Likeness, Operator
 from etrace_compiler.ops._lift import (
     lift_batching,
     lift_forward,
+    lift_like,
     lift_w_block,
     lift_x_block,
     lift_y_block,
@@ -28,6 +29,7 @@ def register_primitive(
     y_block: Callable[..., Any],
     has_input: bool = True,
     batching: Callable[..., Any] | None = None,
+    like: Callable[..., Likeness | None] = lambda *shapes, **params: None,
 ) -> Operator:
     """Register an operator by its forward function and its facts.
 
@@ -40,6 +42,7 @@ def register_primitive(
         has_input: Whether `forward` takes an input beside the weight.
         batching: vmap rule `(args, axes, **params) -> (out, axis)`; an axis is `None`
             where an argument is not batched. By default the functions above are mapped.
+        like: See `Operator`.
 
     Returns:
         The registered operator; bind it with `operator.primitive.bind(x, weight, **params)`.
@@ -61,10 +64,10 @@ def register_primitive(
     if batching is None:
         forward = lift_forward(forward, has_input)
         x_block, w_block = lift_x_block(x_block), lift_w_block(w_block)
-        y_block = lift_y_block(y_block)
-    primitive = _jax.new_primitive(name, forward)
+        y_block, like = lift_y_block(y_block), lift_like(like)
+    primitive = _jax.new_primitive(name, forward, like)
     _jax.register_batching(primitive, batching or lift_batching(primitive.bind, has_input))
-    operator = Operator(name, forward, x_block, w_block, y_block, has_input, primitive)
+    operator = Operator(name, forward, x_block, w_block, y_block, has_input, primitive, like)
     _BY_NAME[name] = operator
     return operator
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from etrace_compiler.ops._facts import Operator
+from etrace_compiler.ops._facts import Likeness, Operator
 from etrace_compiler.ops._primitive import register_primitive
 
 __all__ = ['Letters', 'letters_of', 'register_product']
@@ -52,13 +52,17 @@ def _arrange(value: Any, letters: str, *parts: str) -> Any:
     return value.transpose(order).reshape(sizes)
 
 
-def _forward(x: Any, weight: Any, *, equation: str) -> Any:
-    e = letters_of(equation)
-    contract, batch = (
+def _numbers(e: Letters) -> tuple:
+    """The contracted axes of both operands, and the batch axes, as `dot_general` takes them."""
+    return tuple(
         (tuple(map(e.x.index, part)), tuple(map(e.weight.index, part)))
         for part in (e.summed, e.heads)
     )
-    y = jax.lax.dot_general(x, weight, (contract, batch))
+
+
+def _forward(x: Any, weight: Any, *, equation: str) -> Any:
+    e = letters_of(equation)
+    y = jax.lax.dot_general(x, weight, _numbers(e))
     made = e.heads + e.shared + e.produced
     return y if made == e.y else y.transpose([made.index(c) for c in e.y])
 
@@ -78,6 +82,18 @@ def _y_block(y: Any, weight_shape: Sequence[int], *, equation: str) -> Any:
     return _arrange(y, e.y, e.shared, e.heads, e.produced)
 
 
+@lru_cache(maxsize=256)
+def _like(x: tuple[int, ...], weight: tuple[int, ...], *, equation: str) -> Likeness | None:
+    e = letters_of(equation)
+    sizes = dict(zip(e.weight + e.x, weight + x, strict=True))
+    fits = tuple(map(sizes.__getitem__, e.weight)) == weight
+    if not fits or e.heads + e.shared + e.produced != e.y:
+        return None
+    numbers = {'dimension_numbers': _numbers(e)}
+    return Likeness('dot_general', numbers, tuple(map(sizes.__getitem__, e.y)))
+
+
 def register_product(name: str) -> Operator:
     """Register a product under a name; its static parameter is `equation`."""
-    return register_primitive(name, _forward, x_block=_x_block, w_block=_w_block, y_block=_y_block)
+    blocks: dict[str, Any] = {'x_block': _x_block, 'w_block': _w_block, 'y_block': _y_block}
+    return register_primitive(name, _forward, **blocks, like=_like)

@@ -5,6 +5,7 @@ from functools import reduce
 from typing import Any
 
 import brainunit as u
+import jax
 import jax.numpy as jnp
 
 from etrace_compiler.errors import explain_error
@@ -89,4 +90,10 @@ def add_with_units(y: Any, bias: Any, subject: str, axes: int = 1) -> Any:
                 code='ETC805',
             )
         )
-    return y + bias
+    if has_units or y.dtype != bias.dtype:
+        return y + bias
+    # the sum of `jax.numpy` is traced anew for every shape
+    if bias.shape != y.shape:
+        axes = tuple(range(y.ndim - bias.ndim, y.ndim))
+        bias = jax.lax.broadcast_in_dim(bias, y.shape, axes)
+    return jax.lax.add(y, bias)
