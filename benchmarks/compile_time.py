@@ -5,7 +5,7 @@ environment, in turn, round after round, so that what else the machine does fall
 What carries over to other machines are ratios: of the medians of both, and of one depth to half
 of it. All times are those that the processor spends on the process, the same as on the clock
 where nobody else uses the machine. `first` is the first compilation of a model in its process,
-as a user meets it; `again` finds the tables of jax filled.
+as a user meets it; `again` finds the tables of jax filled, and our own of labels.
 
 `python benchmarks/compile_time.py --help`.
 """

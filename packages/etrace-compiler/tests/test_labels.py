@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etrace_compiler import element_wise, labels, matmul
+from etrace_compiler import einsum, element_wise, grouped_matmul, labels, matmul
 from etrace_compiler.canonical.constants import fold_constants
 from etrace_compiler.flatten import program_of
 from etrace_compiler.interpret import run
 from etrace_compiler.labels import NONE, SEVERAL, backward_labels, forward_labels, is_known
+from etrace_compiler.ops import element_wise_op
 from etrace_compiler.program import Var, apply_equation, is_differentiable
 
 rng = np.random.RandomState(0)
@@ -226,7 +227,17 @@ EXACT = {
     'dot, outer': (lambda a, b: jnp.einsum('i,j->ij', a, b), [(2,), (3,)], []),
     'dot, width 1': (lambda a, b: a @ b, [(2, 1), (1, 1)], ['dot_general']),
     'marked product': (lambda a, b: matmul(a, b), [(2, 3), (3, 2)], ['etp_matmul']),
+    'marked product, transposed': (
+        lambda a, b: einsum('bi,io->ob', a, b), [(2, 3), (3, 2)], ['etp_einsum'],
+    ),
+    'marked product, grouped': (
+        lambda a, b: grouped_matmul(a, b), [(2, 3, 2), (3, 2, 2)], ['etp_grouped_matmul'],
+    ),
     'marked parameter': (lambda a: element_wise(a), [(2, 3)], ['etp_element_wise']),
+    'marked parameter, repeated': (
+        lambda a: element_wise_op.primitive.bind(a, shared=(2, 1)), [(3,)], ['etp_element_wise'],
+    ),
+    'relu': (jax.nn.relu, [(2, 3)], ['custom_jvp_call']),
     'marked product, batched weights': (
         lambda a, b: jax.vmap(matmul)(a, b), [(2, 3), (2, 3, 2)], ['etp_matmul'],
     ),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from etrace_compiler import (
     ETraceVjpGraphExecutor,
+    Likeness,
     check_operator,
     compile_etrace_graph,
     element_wise,
@@ -74,6 +75,7 @@ def wrong_facts(**changes):
         ({'y_block': lambda y, s, **p: matmul_op.y_block(y, s, **p)[:1]}, 'X W is'),
         ({'x_block': lambda x, s, **p: x}, 'wrong.x_block has rank 2, not 3'),
         ({'y_block': lambda y, s, **p: y.reshape(-1)}, 'wrong.y_block has rank 1, not 3'),
+        ({'like': lambda *s, **p: Likeness('dot_general', {}, s[0])}, 'wrong.like has shape'),
     ],
 )
 def test_control_a_wrong_fact_is_caught(changes, text):

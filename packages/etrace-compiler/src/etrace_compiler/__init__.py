@@ -29,6 +29,7 @@ from etrace_compiler.input_data import (
 )
 from etrace_compiler.linearise import Linearisation, Lineariser, gather_positions
 from etrace_compiler.ops import (
+    Likeness,
     Operator,
     SparseInput,
     check_operator,
@@ -71,6 +72,7 @@ __all__ = [
     'HiddenGroup',
     'HiddenParamOpRelation',
     'HiddenPerturbation',
+    'Likeness',
     'Linearisation',
     'Lineariser',
     'ModuleInfo',

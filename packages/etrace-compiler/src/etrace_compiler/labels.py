@@ -146,8 +146,8 @@ def _forward(eqn: Equation, labels: Sequence[Labels]) -> list[Labels]:
     if eqn.name in _CUMULATIVE:
         return [shaped(collapse(first, (eqn.params['axis'],)), shape)]
     if eqn.name == 'dot_general':
-        sides = [None if a is None else _dot_forward(eqn, k, a) for k, a in enumerate(labels)]
-        out = merge(*sides, SEVERAL)
+        left, right = (None if a is None else _dot_forward(eqn, k, a) for k, a in enumerate(labels))
+        out = merge(left, right, SEVERAL)
         return [None if out is None else shaped(out, shape)]
     moves = source_indices(eqn)
     if moves is not None:

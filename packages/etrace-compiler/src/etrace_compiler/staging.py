@@ -1,6 +1,5 @@
 """From a live model to a traced step: the only place where the compiler reads live states."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -246,8 +245,7 @@ def check_module(model: Any) -> None:
 def library_paths() -> tuple[str, ...]:
     """Folders of our own packages, whose frames are not the user's code."""
     names = ('etrace_compiler', 'etrace_algorithms', 'etrace_nn')
-    files = [sys.modules[n].__file__ for n in names if n in sys.modules]
-    return tuple(os.path.dirname(f) for f in files if f)
+    return tuple([sys.modules[n].__path__[0] for n in names if n in sys.modules])
 
 
 def _struct(value: Any) -> jax.ShapeDtypeStruct:

@@ -129,16 +129,21 @@ def origins(
     memo, kinds = program.memo, kinds_of(program)
     cut_at = {i for i, _ in cut}
     old = before if before is not None and not program.has_loops else None
+    equations, labelled = program.equations, origin.keys()
 
     def visit(i: int) -> bool:
-        eqn = program.equations[i]
+        eqn = equations[i]
+        if labelled.isdisjoint(eqn.inputs):
+            return False
         labels = [origin.get(v) for v in eqn.inputs]
         if i in cut_at:
             labels = [None if (i, k) in cut else a for k, a in enumerate(labels)]
-        elif old is not None and all([old.get(v) is origin.get(v) for v in eqn.inputs]):
+            if all([a is None for a in labels]):
+                return False
+        elif old is not None and all(
+            [old.get(v) is a for v, a in zip(eqn.inputs, labels, strict=True)]
+        ):
             origin.update([(v, old[v]) for v in eqn.outputs if v in old])
-            return False
-        if all([a is None for a in labels]):
             return False
         changed = False
         found = remembered(memo, forward_labels, kinds[i], eqn, labels)
@@ -168,7 +173,7 @@ def _destinations(
     merged_ways: set[Any] = set()
 
     def look(v: Any) -> None:
-        if not clashes and (destination[v] == CLASH).any():
+        if not clashes and (compact(destination[v]) == CLASH).any():
             clashes.extend(sorted(ways[v].items(), key=lambda way: way[0] or (-1, -1)))
 
     # from the last equation backward, visiting only those that labels come to; inside a loop
@@ -183,6 +188,8 @@ def _destinations(
         for v in eqn.outputs:
             if v in merged_ways:
                 look(v)
+        if origin.keys().isdisjoint(eqn.inputs):
+            continue
         ends = [destination.get(v) for v in eqn.outputs]
         comes = [None if (i, k) in cut else origin.get(v) for k, v in enumerate(eqn.inputs)]
         via = remembered(memo, _ways_back, kinds[i], (memo, kinds[i], eqn), (*ends, *comes))

@@ -40,18 +40,20 @@ class Reach:
             for v in variables:
                 bits[v] = bits.get(v, 0) | 1 << n
 
+        equations, reached = program.equations, bits.keys()
+
         def visit(i: int) -> bool:
-            eqn = program.equations[i]
+            eqn = equations[i]
+            if reached.isdisjoint(eqn.inputs) or not passes_derivative(eqn):
+                return False
             found = 0
             for k, v in enumerate(eqn.inputs):
                 if v in bits and (i, k) not in blocked:
                     found |= bits[v]
-            if not found or not passes_derivative(eqn):
-                return False
             changed = False
             for v in eqn.outputs:
                 old = bits.get(v, 0)
-                if v.is_inexact and old | found != old:
+                if old | found != old and v.is_inexact:
                     bits[v] = old | found
                     changed = True
             return changed

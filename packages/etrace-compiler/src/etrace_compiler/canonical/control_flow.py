@@ -299,9 +299,9 @@ def check_control_flow(
     """
     records = []
     for eqn in (e for e in program.equations if e.outputs):
-        marked = sorted(set(_marked_inside(eqn)))
+        marked = set(_marked_inside(eqn))
         if marked:
-            message = f'{", ".join(marked)} stands inside'
+            message = f'{", ".join(sorted(marked))} stands inside'
             records.append(_record(DiagnosticKind.PRIMITIVE_INSIDE_CONTROL_FLOW, eqn, message))
         if eqn.name not in _LOOPS_AND_BRANCHES:
             continue

@@ -78,7 +78,7 @@ class _Sinker:
     def visit(self, eqn: Equation) -> None:
         """Copy one equation, with the marks that it needs."""
         self._loops = eqn.loops
-        for loop in eqn.loops:
+        for loop in self._loops:
             self._begins.setdefault(loop, len(self._equations))
         operator = operator_of(eqn.primitive)
         marked, alias = self._marked.keys(), self._alias.keys()

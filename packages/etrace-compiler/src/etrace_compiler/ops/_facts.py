@@ -96,6 +96,9 @@ def check_operator(operator: Operator, *args: Any, rtol: float = 1e-10, **params
     x_block = x_block.dense() if isinstance(x_block, SparseInput) else x_block
     w_block = operator.w_block(weight, **params)
     y_block = operator.y_block(y, weight.shape, **params)
+    like = operator.like(*map(jnp.shape, args), **params)
+    if like is not None:
+        assert like.shape == y.shape, f'{operator.name}.like has shape {like.shape}, not {y.shape}'
     for name, block in (('x_block', x_block), ('w_block', w_block), ('y_block', y_block)):
         assert jnp.ndim(block) == 3, f'{operator.name}.{name} has rank {jnp.ndim(block)}, not 3'
     if x_block.dtype != w_block.dtype:

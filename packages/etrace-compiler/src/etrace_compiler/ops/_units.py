@@ -92,8 +92,12 @@ def add_with_units(y: Any, bias: Any, subject: str, axes: int = 1) -> Any:
         )
     if has_units or y.dtype != bias.dtype:
         return y + bias
-    # the sum of `jax.numpy` is traced anew for every shape
+    return _add(y, bias)
+
+
+def _add(y: Any, bias: Any) -> Any:
+    """Add arrays of one dtype; the sum of `jax.numpy` would be traced anew for every shape."""
     if bias.shape != y.shape:
-        axes = tuple(range(y.ndim - bias.ndim, y.ndim))
-        bias = jax.lax.broadcast_in_dim(bias, y.shape, axes)
+        last = tuple(range(y.ndim - bias.ndim, y.ndim))
+        bias = jax.lax.broadcast_in_dim(bias, y.shape, last)
     return jax.lax.add(y, bias)
