@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from etrace_compiler import (
     ETraceVjpGraphExecutor,
-    Likeness,
     check_operator,
     compile_etrace_graph,
     element_wise,
@@ -20,7 +19,7 @@ from etrace_compiler import (
     operators,
     register_primitive,
 )
-from etrace_compiler.ops import element_wise_op, matmul_op, operator_of
+from etrace_compiler.ops import Likeness, element_wise_op, matmul_op, operator_of
 
 from . import models
 

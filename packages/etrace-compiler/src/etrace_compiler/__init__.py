@@ -29,7 +29,6 @@ from etrace_compiler.input_data import (
 )
 from etrace_compiler.linearise import Linearisation, Lineariser, gather_positions
 from etrace_compiler.ops import (
-    Likeness,
     Operator,
     SparseInput,
     check_operator,
@@ -72,7 +71,6 @@ __all__ = [
     'HiddenGroup',
     'HiddenParamOpRelation',
     'HiddenPerturbation',
-    'Likeness',
     'Linearisation',
     'Lineariser',
     'ModuleInfo',

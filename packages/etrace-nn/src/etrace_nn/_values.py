@@ -5,6 +5,7 @@ from typing import Any
 
 import brainstate
 import brainunit as u
+import jax
 import jax.numpy as jnp
 
 from etrace_compiler import element_wise
@@ -88,6 +89,8 @@ def joined(x: Any, h: Any) -> Any:
     """Put an input and a state side by side: `(..., in)` and `(..., out)` to `(..., in + out)`."""
     if isinstance(x, u.Quantity) or isinstance(h, u.Quantity):
         return u.math.concatenate([x, h], axis=-1)
+    if getattr(x, 'dtype', None) == h.dtype:
+        return jax.lax.concatenate([x, h], h.ndim - 1)
     return jnp.concatenate([x, h], axis=-1)
 
 
