@@ -85,7 +85,28 @@ def find_cuts(
         cut |= found
         if shared:  # what no label comes back from has no say any more
             region = sorted({program.made[v] for v in destination if v in program.made})
-        current = origins(program, sources, region, cut, current)
+        before, current = current, origins(program, sources, region, cut, current)
+        if not clashes and _only_loses(program, cut, destination, before, current):
+            kept = {v: a for v, a in destination.items() if v in current or v in targets}
+            return Cuts(frozenset(cut), first if shared else current, kept)
+
+
+def _only_loses(
+    program: Program, cut: set[Edge], destination: LabelMap, before: LabelMap, now: LabelMap
+) -> bool:
+    """Whether another round would find the same, less what has lost its origin altogether."""
+    if program.has_loops:
+        return False
+    for v in destination:
+        if now.get(v) is before.get(v):
+            continue
+        i = program.made.get(v)
+        if v in now or i is None:
+            return False
+        inputs = program.equations[i].inputs
+        if any([u in now and (i, k) not in cut for k, u in enumerate(inputs)]):
+            return False
+    return True
 
 
 def _between(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from etrace_compiler import _jax
+from etrace_compiler.ops import operator_of
 from etrace_compiler.primitives import is_elementwise
 from etrace_compiler.program import Equation, Program, Var
 
@@ -19,6 +19,14 @@ _KEPT = 1 << 18
 _SHARED: dict[Any, Any] = {}
 _SMALL = 1 << 12
 _MOST = 2048
+
+#: Operations whose parameters are numbers.
+_PLAIN = frozenset(
+    """
+    broadcast_in_dim concatenate cumsum dot_general expand_dims reduce_max reduce_min reduce_sum
+    reshape rev slice split squeeze transpose
+    """.split()
+)
 
 #: The number of each kind of plain equation. No number is given out twice.
 _KINDS: dict[Hashable, int] = {}
@@ -55,13 +63,18 @@ def _plain_kind(eqn: Equation) -> Hashable | None:
     if is_elementwise(eqn):
         return eqn.name, atoms
     params = tuple(eqn.params.items())
-    if None in atoms or any([callable(p) for _, p in params]) or _jax.bodies(eqn):
+    if None in atoms or (eqn.name not in _PLAIN and not _is_plain_operator(eqn)):
         return None
     try:
         hash(params)
     except TypeError:
         return None
     return eqn.primitive, params, atoms
+
+
+def _is_plain_operator(eqn: Equation) -> bool:
+    known = operator_of(eqn.primitive) is not None
+    return known and not any([callable(p) for p in eqn.params.values()])
 
 
 def remembered(

@@ -19,6 +19,7 @@ from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, recor
 from etrace_compiler.errors import CompilationError
 from etrace_compiler.flatten import Depends, Flattener
 from etrace_compiler.ops import operator_of
+from etrace_compiler.primitives import ELEMENTWISE
 from etrace_compiler.program import (
     LOOP_LAST,
     LOOP_SLICE,
@@ -298,7 +299,7 @@ def check_control_flow(
         CompilationError: If a parameter enters a `while` loop, or the policy refuses what is found.
     """
     records = []
-    for eqn in (e for e in program.equations if e.outputs):
+    for eqn in (e for e in program.equations if e.outputs and e.name not in ELEMENTWISE):
         marked = set(_marked_inside(eqn))
         if marked:
             message = f'{", ".join(sorted(marked))} stands inside'

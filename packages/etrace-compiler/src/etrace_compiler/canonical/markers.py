@@ -101,7 +101,9 @@ class _Sinker:
         else:
             # the weight of an operator needs no second mark
             inputs = (*(self.mark(v, v.shape) for v in inputs[:-1]), inputs[-1])
-        self._equations.append(eqn if inputs == eqn.inputs else replace(eqn, inputs=inputs))
+        if inputs != eqn.inputs:
+            eqn = Equation(eqn.primitive, eqn.params, inputs, eqn.outputs, eqn.source, eqn.loop)
+        self._equations.append(eqn)
 
     def leave_loops(self) -> None:
         """Place the marks that follow after all loops."""
