@@ -318,21 +318,6 @@ def test_third_party_operators_obey_the_law(lead, n):
     check_operator(circulant, x, w)
 
 
-def test_third_party_operator_under_transformations():
-    x, w = models.random(5, 4), models.random(4, seed=1)
-
-    def marked(x, w):
-        return circulant.primitive.bind(x, w)
-
-    def expected(x, w):
-        return x @ circulant_matrix(w)
-
-    close(jax.vmap(marked, (0, None))(x, w), expected(x, w))
-    grads = (jax.jit(jax.grad(lambda w, f=f: jnp.sum(jnp.sin(f(x, w)))))(w)
-             for f in (marked, expected))  # fmt: skip
-    close(*grads)
-
-
 class Gained(models.Cell):
     """Both operators of this file, in a cell."""
 

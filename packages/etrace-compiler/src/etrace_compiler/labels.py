@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from etrace_compiler import _jax
+from etrace_compiler.canonical.constants import fold_constants
 from etrace_compiler.flatten import flatten_jaxpr
 from etrace_compiler.label_arrays import (
     CLASH,
@@ -350,7 +351,7 @@ def _as_known(eqn: Equation) -> Equation:
 
 @lru_cache(maxsize=256)
 def _flat(closed_jaxpr: Any) -> Program:
-    return flatten_jaxpr(closed_jaxpr, lines=False)
+    return fold_constants(flatten_jaxpr(closed_jaxpr, lines=False))
 
 
 # Inside a body labels follow the values: its derivative rule need not be that of its

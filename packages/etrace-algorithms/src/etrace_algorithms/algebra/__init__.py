@@ -24,10 +24,12 @@ from etrace_algorithms.algebra.block import (
     product_gradient,
     pull_drive,
 )
+from etrace_algorithms.algebra.products import add_products
 from etrace_algorithms.algebra.stored import store
 
 __all__ = [
     'ActiveInputs',
+    'add_products',
     'apply_diagonal',
     'carry',
     'carry_drive',

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra import (
+    add_products,
     apply_diagonal,
     carry,
     carry_drive,
@@ -118,6 +119,8 @@ def _carry_drives(r: HiddenParamOpRelation, i: int, later: Any, f: Any) -> Any:
 def _sum_of_products(r: HiddenParamOpRelation, f: Any, x: Any) -> tuple[Any, ...]:
     r"""Return $\sum_t f_t \otimes x_t$, `S` arrays `(G, H, I, O)`."""
     x = x.reshape((len(f), -1, *x.shape[2:]))
+    if x.shape[3] == f.shape[3] == 1:
+        return tuple(add_products(f[..., s], x)[..., None] for s in range(f.shape[-1]))
     return tuple(jnp.einsum('tgho,tghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
 
 

@@ -4,6 +4,7 @@ One block for each non-zero: its input is looked up by its row and its result by
 that a trace has one entry for each non-zero.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,10 @@ from etrace_compiler.ops._primitive import register_primitive
 from etrace_compiler.ops._units import apply_hook, split_unit
 
 __all__ = ['Pattern', 'sparse_matmul', 'sparse_matmul_op']
+
+
+#: Up to so many places for each non-zero a matrix is filled up with zeros for a product.
+_FILLED = 16
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,25 @@ class Pattern:
     def columns(self) -> np.ndarray:
         return np.frombuffer(self.column_bytes, np.int32)
 
+    @cached_property
+    def is_filled(self) -> bool:
+        """Whether a product of dense matrices is faster, and not much larger than the non-zeros.
+
+        Never so for one non-zero in a column, whose result is that of one input.
+        """
+        size = len(self.rows)
+        return len(np.unique(self.columns)) < size and math.prod(self.shape) <= _FILLED * size
+
 
 def _forward(x: Any, weight: Any, *, pattern: Pattern) -> Any:
-    y = jnp.zeros((*x.shape[:-1], pattern.shape[1]), x.dtype)
-    return y.at[..., pattern.columns].add(x[..., pattern.rows] * weight)
+    inside = {'mode': 'promise_in_bounds', 'wrap_negative_indices': False}
+    at, flat = (pattern.rows, pattern.columns), x.reshape((-1, pattern.shape[0]))
+    if pattern.is_filled:
+        y = flat @ jnp.zeros(pattern.shape, x.dtype).at[at].set(weight, **inside)
+    else:  # the batch comes last: what belongs to one non-zero lies side by side
+        products = flat.T.at[at[0]].get(**inside) * weight[:, None]
+        y = jnp.zeros((pattern.shape[1], len(flat)), x.dtype).at[at[1]].add(products, **inside).T
+    return y.reshape((*x.shape[:-1], pattern.shape[1]))
 
 
 def _x_block(x: Any, weight_shape: Sequence[int], *, pattern: Pattern) -> Any:
