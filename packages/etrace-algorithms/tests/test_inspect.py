@@ -437,9 +437,9 @@ def test_the_model_is_not_run(folder, monkeypatch, capsys):
     (folder / 'user_large.py').write_text(
         'import etrace_nn, jax, jax.numpy as jnp\n'
         'def example():\n'
-        '    cell = etrace_nn.ValinaRNNCell(1000, 1000)\n'
+        '    cell = etrace_nn.GRUCell(1000, 500)\n'
         '    return cell, jax.ShapeDtypeStruct((10_000, 1000), jnp.float64)\n'
     )
     monkeypatch.setattr(brainstate.random, 'seed_context', refuse)
     assert main(['inspect', 'user_large:example', '--batch', '10000']) == 0
-    assert '160 GB' in capsys.readouterr().out
+    assert '60.0 GB' in capsys.readouterr().out

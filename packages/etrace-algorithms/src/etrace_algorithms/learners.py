@@ -82,9 +82,8 @@ class ParamDimVjpAlgorithm(RuleLearner):
         trace_dtype: Any = None,
         control_flow: ControlFlowPolicy | None = None,
     ):
-        super().__init__(
-            model, DiagonalRTRL(trace_dtype, fast_solve), name, vjp_method, control_flow
-        )
+        rule = DiagonalRTRL(trace_dtype, fast_solve, carried_only=vjp_method == 'single-step')
+        super().__init__(model, rule, name, vjp_method, control_flow)
 
 
 class D_RTRL(ParamDimVjpAlgorithm):

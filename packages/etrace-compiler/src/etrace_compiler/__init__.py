@@ -13,6 +13,7 @@ from etrace_compiler._compile import (
     find_hidden_param_op_relations_from_module,
 )
 from etrace_compiler._jax import is_traced
+from etrace_compiler.analysis.carried import carried_part, carried_states
 from etrace_compiler.canonical import ControlFlowPolicy
 from etrace_compiler.contract import Dropped, GroupExactness, Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, DiagnosticLevel
@@ -87,6 +88,8 @@ __all__ = [
     'WeightExactness',
     'add_hidden_perturbation_from_minfo',
     'add_hidden_perturbation_in_module',
+    'carried_part',
+    'carried_states',
     'check_operator',
     'compile_etrace_graph',
     'conv',

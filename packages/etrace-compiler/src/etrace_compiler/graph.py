@@ -91,6 +91,11 @@ class ETraceGraph:
         step = info.program, info.states, info.parameter_paths, trees
         return fingerprint(step, self.hidden_groups, self.hidden_param_op_relations)
 
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What was derived from the graph and may be wanted again."""
+        return {}
+
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True

@@ -51,8 +51,8 @@ def outer(f: Any, x: Any, substeps: int = 1) -> FullTrace:
         f = f.reshape((substeps, -1, *f.shape[1:]))
         x = x.reshape((substeps, -1, *x.shape[1:]))
         return tuple(jnp.einsum('kgho,kghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
-    f, x = store(f), store(x)
-    return tuple(f[:, :, None, :, s] * x[:, :, :, None] for s in range(f.shape[-1]))
+    x = store(x)
+    return tuple(store(f[..., s])[:, :, None] * x[:, :, :, None] for s in range(f.shape[-1]))
 
 
 def carry(diagonal: Any, trace: FullTrace) -> FullTrace:
@@ -65,9 +65,9 @@ def carry(diagonal: Any, trace: FullTrace) -> FullTrace:
     Returns:
         The same shapes as `trace`.
     """
-    size, diagonal = range(len(trace)), store(diagonal)
+    size = range(len(trace))
     return tuple(
-        reduce(add, (diagonal[:, :, None, :, s, r] * trace[r] for r in size)) for s in size
+        reduce(add, (store(diagonal[..., s, r])[:, :, None] * trace[r] for r in size)) for s in size
     )
 
 

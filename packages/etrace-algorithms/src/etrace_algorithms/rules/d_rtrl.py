@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from etrace_algorithms.algebra import apply_diagonal, product_gradient, store
 from etrace_algorithms.rule import (
@@ -29,9 +30,10 @@ from etrace_algorithms.rule import (
     LearningSignal,
     pull_signal,
 )
+from etrace_algorithms.rules._carried import narrow_products, narrow_signal, narrowed
 from etrace_algorithms.rules._traces import FullTraces, advance_traces, credit_traces, zero_traces
 from etrace_algorithms.rules._windows import advance_window, look_back, merge_steps
-from etrace_compiler import ETraceGraph, Linearisation
+from etrace_compiler import ETraceGraph, Linearisation, carried_part
 
 __all__ = ['DiagonalRTRL']
 
@@ -45,23 +47,33 @@ class DiagonalRTRL(LearningRule):
         fast_solve: Contract the new trace and take the current step off again, where that
             loses nothing. The old trace need not outlive its update then, which saves a copy of
             it; the result is the same to rounding.
+        carried_only: Keep no trace of what nothing carries on (see
+            [`carried_part`][etrace_compiler.carried_part]): of a state whose old value acts
+            through cut operands alone, and of operations that drive no other. The gradient of
+            single steps is the same; the trace at the entry of a window needs all states.
     """
 
     trace_dtype: Any = None
     fast_solve: bool = True
+    carried_only: bool = False
 
     @property
     def exactness(self) -> Exactness:
         return Exactness.EXACT_DIAGONAL
 
     def init(self, graph: ETraceGraph) -> FullTraces:
-        return zero_traces(graph, self.trace_dtype, active=True)
+        part = carried_part(graph) if self.carried_only else graph
+        return zero_traces(part, self.trace_dtype, active=True)
 
     def update(self, trace: FullTraces, lin: Linearisation) -> FullTraces:
-        return advance_traces(trace, lin)
+        return advance_traces(trace, narrowed(lin) if self.carried_only else lin)
 
     def credit(self, trace: FullTraces, signal: LearningSignal) -> Gradients:
-        return credit_traces(trace, signal)
+        found = credit_traces(trace, narrow_signal(signal) if self.carried_only else signal)
+        return {
+            r.key: found[r.key] if r.key in found else jnp.zeros(r.block_shape[1:], r.dtype)
+            for r in signal.graph.hidden_param_op_relations
+        }
 
     def history(
         self,
@@ -87,7 +99,9 @@ class DiagonalRTRL(LearningRule):
         bypass: LearningSignal | None,
         direct: Direct,
     ) -> Gradients:
-        if not self.fast_solve or self.trace_dtype is not None or bypass is not None:
+        part = carried_part(lin.graph) if self.carried_only else lin.graph
+        incomplete = part is not lin.graph or self.trace_dtype is not None or bypass is not None
+        if incomplete or not self.fast_solve:
             return super().gradient(before, after, lin, signal, bypass, direct)
         # the new trace holds the current step; `direct` has it too, and completely
         total = self.credit(after, signal)
@@ -116,4 +130,12 @@ class DiagonalRTRL(LearningRule):
             cotangent = direct[r.key] + pulled
             x = merge_steps(lin.inputs[r.key])
             total[r.key] += product_gradient(merge_steps(cotangent), x)
+        if self.carried_only:
+            products = tuple(
+                zip(
+                    *(narrow_products(lin.graph, p) for p in zip(*products, strict=True)),
+                    strict=True,
+                )
+            )
+            lin = narrowed(lin)
         return total, advance_window(trace, lin, products, read)
