@@ -138,6 +138,8 @@ class WindowEngine:
         Returns:
             The gradient of the sum of the losses, per weight; and the rest, stacked.
         """
+        if self._record.effects:  # what recording prints must not be printed again, step by step
+            self._try_probing(data)
         zeros = [jax.tree.map(jnp.zeros_like, s.value) for s in self._weights]
         before = self._learner._get_etrace_data()
         carry = (zeros, self._values(self._carried), before)
@@ -249,6 +251,22 @@ class WindowEngine:
             raise Unsuitable(f'its steps cannot be evaluated side by side: {reason}') from reason
         found, taps = pull(jnp.ones_like(loss))
         return found, taps, rest, lin
+
+    def _try_probing(self, data: tuple) -> None:
+        """Find out from shapes whether steps can be evaluated side by side."""
+
+        def stacked(x: Any) -> Any:
+            return jax.ShapeDtypeStruct((1, *x.shape), x.dtype)
+
+        held = self._values(self._carried)
+        entered = {i: stacked(x) for i, x in held.items() if i in self._probe.inputs}
+        slices = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data)
+        jax.eval_shape(
+            lambda entered, products, slices: self._probe_steps(
+                entered, dict(zip(self._shared, products, strict=True)), slices
+            ),
+            *(entered, [stacked(x) for x in self._kept], slices),
+        )
 
     def _taps(self, *axes: int) -> Taps:
         learner = self._learner
