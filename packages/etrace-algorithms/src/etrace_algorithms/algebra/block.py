@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra.active import scatter_inputs
+from etrace_algorithms.algebra.products import add_products
 from etrace_algorithms.algebra.stored import store
 from etrace_compiler import SparseInput
 
@@ -145,6 +146,8 @@ def product_gradient(cotangent: Any, x: Any) -> Any:
     """
     if isinstance(x, SparseInput):
         return scatter_inputs(x.index, x.value[..., None] * cotangent[:, :, None], x.size)
+    if x.shape[2] == cotangent.shape[2] == 1:
+        return add_products(cotangent, x)[..., None]
     return jnp.einsum('gho,ghi->hio', cotangent, x)
 
 
