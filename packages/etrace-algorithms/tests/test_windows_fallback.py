@@ -383,7 +383,8 @@ def test_printing_happens_once_per_step(chunk, capsys):
     assert sorted(line for line in lines if 'step' in line) == [f'step {2 * i}.0' for i in range(5)]
 
 
-def test_what_cannot_stand_side_by_side_prints_once_as_well(capsys):
+@pytest.mark.parametrize('chunk', [2, 4])
+def test_what_cannot_stand_side_by_side_prints_once_as_well(chunk, capsys):
     """The refusal comes before anything has been recorded."""
     learner = ready(LeakyIntegrator())
 
@@ -395,7 +396,7 @@ def test_what_cannot_stand_side_by_side_prints_once_as_well(capsys):
     capsys.readouterr()
     xs = inputs(4).at[:, 0, 0].set(jnp.arange(4.0))
     with pytest.warns(CompilationWarning, match='side by side'):
-        learner.etrace_grad(xs, step_fn=step, chunk_size=2)
+        learner.etrace_grad(xs, step_fn=step, chunk_size=chunk)
     jax.effects_barrier()
     lines = capsys.readouterr().out.split('\n')
     assert sorted(line for line in lines if 'step' in line) == [f'step {i}.0' for i in range(4)]
