@@ -383,3 +383,29 @@ def test_bytes_are_for_learners_that_solve_windows():
     text = r'expected None, or an integer of at least 1\. .*ETA108'
     with pytest.raises(ValueError, match=text):
         learner.etrace_grad(inputs(2), step_fn=plainly(learner), chunk_size='auto')
+
+
+# ---------------------------------------------------------------- without gradients
+
+
+@pytest.mark.parametrize('name', ['d_rtrl', 'pp_prop', 'immediate'])
+def test_evolving_by_windows_is_evolving_by_steps(name):
+    """Outputs, states, random keys and traces; two layers, dropout, statistics."""
+    learner = ready(Rich(), name)
+    step = Everything(learner)
+    states = [*learner.states().values(), *step.beside, brainstate.random.DEFAULT]
+    start = [jax.tree.map(jnp.copy, s.value) for s in states]
+    found = []
+    for chunk in (1, 2, None):
+        for state, value in zip(states, start, strict=True):
+            state.value = jax.tree.map(jnp.copy, value)
+        outputs = learner.etrace_evolve(
+            inputs(5), step_fn=lambda x: step(x, x[..., :2]), return_outputs=True, chunk_size=chunk
+        )
+        found.append((outputs, [s.value for s in states]))
+    for other in found[1:]:
+        assert_same(other, found[0])
+    moved = [bool(jnp.any(a != b)) for a, b in zip(jax.tree.leaves(found[0][1][:-1]),
+             jax.tree.leaves(start[:-1]), strict=True)
+             if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]  # fmt: skip
+    assert any(moved)

@@ -190,18 +190,12 @@ def _accumulate(
     steps = jax.tree.leaves(data)[0].shape[0]
     if learner.vjp_method == 'single-step' and chunk != 1:
         states, tree = jax.tree.flatten(weights, is_leaf=_is_state)
-        try:
-            distinct = list({id(s): s for s in states}.values())
-            engine = WindowEngine(learner, losses_of, jax.tree.map(lambda x: x[0], data), distinct)
-            budgeted = isinstance(chunk, Budget)
-            size = chunk.steps(engine.step_bytes, steps) if budgeted else min(chunk, steps)
-            if size > 1:
-                gradients, rest = engine.run(data, size, carry_trace)
-                by_state = {id(s): g for s, g in zip(distinct, gradients, strict=True)}
-                return tree.unflatten([by_state[id(s)] for s in states]), rest
-        except Unsuitable as reason:
-            if isinstance(chunk, int):
-                warn_of_steps(chunk, reason)
+        distinct = list({id(s): s for s in states}.values())
+        solved = _solve_windows(learner, losses_of, distinct, data, chunk, carry_trace)
+        if solved is not None:
+            gradients, rest = solved
+            by_state = {id(s): g for s, g in zip(distinct, gradients, strict=True)}
+            return tree.unflatten([by_state[id(s)] for s in states]), rest
         chunk = 1
     assert isinstance(chunk, int)
     before = learner._get_etrace_data()
@@ -209,6 +203,27 @@ def _accumulate(
     if not carry_trace:
         learner._assign_etrace_data(before)
     return found
+
+
+def _solve_windows(
+    learner: Any,
+    losses_of: Callable,
+    weights: list[brainstate.State],
+    data: Any,
+    chunk: int | Budget,
+    carry_trace: bool,
+) -> tuple[list[Any], Any] | None:
+    """Run windows of fixed parameters; `None` where steps have to be run one by one."""
+    steps = jax.tree.leaves(data)[0].shape[0]
+    try:
+        engine = WindowEngine(learner, losses_of, jax.tree.map(lambda x: x[0], data), weights)
+        budgeted = isinstance(chunk, Budget)
+        size = chunk.steps(engine.step_bytes, steps) if budgeted else min(chunk, steps)
+        return engine.run(data, size, carry_trace) if size > 1 else None
+    except Unsuitable as reason:
+        if isinstance(chunk, int):
+            warn_of_steps(chunk, reason)
+    return None
 
 
 def _accumulate_steps(
@@ -264,14 +279,15 @@ def etrace_evolve(
         learner: A compiled learner.
         *sequences: Pytrees of arrays with time on the first axis.
         step_fn: Called once per step; the learner itself by default.
-        chunk_size: Accepted for symmetry with `etrace_grad`; it does not change the result.
+        chunk_size: Steps per window, as in `etrace_grad`: a `'single-step'` learner advances its
+            trace once per window. It does not change the result.
         return_outputs: Whether to return what `step_fn` returned, stacked over time.
 
     Raises:
         ValueError: If the sequences disagree in length.
     """
     _length(sequences, None)
-    check_chunk(chunk_size, learner.vjp_method)
+    window = check_chunk(chunk_size, learner.vjp_method)
     step = learner if step_fn is None else step_fn
 
     def body(*slices: Any) -> Any:
@@ -279,9 +295,16 @@ def etrace_evolve(
         return out if return_outputs else None
 
     def run(sequences: tuple) -> Any:
+        if learner.vjp_method == 'single-step' and window != 1:
+            # a loss that nothing depends on: no derivative of it is ever computed
+            free = lambda *slices: (jnp.zeros(()), body(*slices))  # noqa: E731
+            solved = _solve_windows(learner, free, [], sequences, window, True)
+            if solved is not None:
+                return solved[1]
         return brainstate.transform.for_loop(body, *sequences)
 
-    outputs = learner.drives(('evolve', step_fn, return_outputs), run, learner, sequences)
+    key = ('evolve', step_fn, return_outputs, window)
+    outputs = learner.drives(key, run, learner, sequences)
     return outputs if return_outputs else None
 
 
