@@ -52,7 +52,16 @@ def by_backpropagation():
     return bptt_gradients(model, TOKENS, loss=loss)
 
 
-@pytest.mark.parametrize('options', [{}, {'chunk': 4}, {'vmap': True}, {'fast_solve': False}])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'chunk': 4},
+        {'vmap': True},
+        {'fast_solve': False},
+        {'algorithm': DiagonalRTRL(carried_only=True)},
+    ],
+)
 def test_room_for_the_rows_in_use_is_exact(options):
     found, trace = learned(4, **options)
     assert_gradients_close(found, by_backpropagation())

@@ -10,6 +10,7 @@ import pytest
 from jax.experimental import sparse
 
 import etrace_algorithms as ea
+from etrace_algorithms.algebra import add_products
 from etrace_algorithms.testing import assert_gradients_close, bptt_gradients, online_gradients
 from etrace_compiler import (
     ControlFlowPolicy,
@@ -153,3 +154,10 @@ def test_substeps_of_a_loop_share_a_trace(name):
     policy = ControlFlowPolicy(scan_unroll_limit=0)
     learner = compare(step, weight, shape, xs, control_flow=policy)
     assert learner.graph.relation('W').substeps == 3
+
+
+@pytest.mark.parametrize('size', [1, 64, 65])
+def test_products_are_added_up_written_out_or_in_a_loop(size):
+    a, b = random(size, 3, 1, seed=1), 1j * random(size, 3, 1, seed=2)
+    found = add_products(jnp.asarray(a), jnp.asarray(b))
+    np.testing.assert_allclose(found, (a * b).sum(0), rtol=1e-12)
