@@ -1,6 +1,7 @@
 """Layers whose trainable operations online learners understand."""
 
 from etrace_nn import surrogate
+from etrace_nn.conv import Conv1d, Conv2d, Conv3d, ConvGRUCell
 from etrace_nn.coupling import COBA, CUBA
 from etrace_nn.diagonal import MiniGRU, MiniLSTM, RTUCell, SelectiveCell
 from etrace_nn.gated import CFNCell, LayerNormGRUCell, MinimalRNNCell
@@ -19,6 +20,7 @@ from etrace_nn.recurrent import (
 )
 from etrace_nn.spiking import ALIFExponCell, EICell
 from etrace_nn.state_space import LRUCell, S5Cell
+from etrace_nn.structured import Embedding, GroupedLinear, LoRA, SparseLinear
 from etrace_nn.synapses import Alpha, DualExpon, Expon
 
 __all__ = [
@@ -33,16 +35,23 @@ __all__ = [
     'ALIFExponCell',
     'Alpha',
     'CFNCell',
+    'Conv1d',
+    'Conv2d',
+    'Conv3d',
+    'ConvGRUCell',
     'DualExpon',
     'EICell',
+    'Embedding',
     'Expon',
     'GRUCell',
+    'GroupedLinear',
     'LRUCell',
     'LSTMCell',
     'LayerNormGRUCell',
     'LeakyRateReadout',
     'LeakySpikeReadout',
     'Linear',
+    'LoRA',
     'MGUCell',
     'MiniGRU',
     'MiniLSTM',
@@ -52,6 +61,7 @@ __all__ = [
     'ScaledWSLinear',
     'SelectiveCell',
     'SignedWLinear',
+    'SparseLinear',
     'URLSTMCell',
     'ValinaRNNCell',
     'VanillaRNNCell',

@@ -21,6 +21,7 @@ __all__ = [
     'joined',
     'marked',
     'per_position',
+    'times',
 ]
 
 BatchSize = int | Sequence[int] | None
@@ -83,6 +84,11 @@ def per_position(value: Any, shape: tuple[int, ...], subject: str) -> Any:
 def marked(value: Any) -> Any:
     """Return the value of a property; one that is a `ParamState` is marked as trainable."""
     return element_wise(value.value) if isinstance(value, brainstate.ParamState) else value
+
+
+def times(weight: Any, factor: Any) -> Any:
+    """Multiply by a constant factor that takes the type of the weight."""
+    return weight if factor is None else u.math.multiply(weight, factor.astype(weight.dtype))
 
 
 def joined(x: Any, h: Any) -> Any:

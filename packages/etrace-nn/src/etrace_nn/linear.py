@@ -10,7 +10,7 @@ from brainstate.nn import init
 from etrace_compiler import matmul
 from etrace_compiler.errors import explain_error
 from etrace_nn._layer import Layer
-from etrace_nn._values import as_size, check_input, initial_value
+from etrace_nn._values import as_size, check_input, initial_value, times
 
 __all__ = ['Linear', 'ScaledWSLinear', 'SignedWLinear']
 
@@ -39,11 +39,6 @@ class _Dense(Layer):
     def _factor(self, value: Any, subject: str) -> Any:
         """Make a mask or a sign of the shape of the weight; `None` stays."""
         return None if value is None else initial_value(value, self._shape, subject)
-
-
-def _times(weight: Any, factor: Any) -> Any:
-    """Multiply by a constant factor that takes the type of the weight."""
-    return weight if factor is None else u.math.multiply(weight, factor.astype(weight.dtype))
 
 
 class Linear(_Dense):
@@ -100,7 +95,7 @@ class Linear(_Dense):
         """
         check_input(x, self.in_size[-1:], self)
         params = self.weight.value
-        mask = None if self.w_mask is None else lambda weight: _times(weight, self.w_mask)
+        mask = None if self.w_mask is None else lambda weight: times(weight, self.w_mask)
         return matmul(x, params['weight'], params.get('bias'), weight_fn=mask)
 
 
@@ -160,7 +155,7 @@ class SignedWLinear(_Dense):
         return matmul(x, self.weight.value, weight_fn=self._signed)
 
     def _signed(self, weight: Any) -> Any:
-        return _times(u.math.abs(weight), self.w_sign)
+        return times(u.math.abs(weight), self.w_sign)
 
 
 class ScaledWSLinear(_Dense):
@@ -238,4 +233,4 @@ class ScaledWSLinear(_Dense):
     def _standardised(self, params: dict[str, Any]) -> Any:
         weight, gain = params['weight'], params.get('gain')
         weight = brainstate.nn.weight_standardization(weight, self.eps, gain)
-        return _times(weight, self.w_mask)
+        return times(weight, self.w_mask)

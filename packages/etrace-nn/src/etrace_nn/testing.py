@@ -12,6 +12,7 @@ import brainstate
 import brainunit as u
 import numpy as np
 from brainstate.nn import init
+from jax.experimental import sparse
 
 import etrace_nn as nn
 from etrace_nn import surrogate
@@ -30,7 +31,7 @@ class LayerRow:
     Attributes:
         layer: The class that the row is about.
         build: Makes a network around it, with trainable parameters.
-        features: Size of the input of the network.
+        features: Shape of the input of the network; `None` for an index.
         spikes_in: Whether the network is fed with spikes.
         spikes_out: Whether its output is spikes.
         is_complex: Whether it has complex states.
@@ -38,7 +39,7 @@ class LayerRow:
 
     layer: type
     build: Callable[[], brainstate.nn.Module]
-    features: int = IN
+    features: tuple[int, ...] | None = (IN,)
     spikes_in: bool = False
     spikes_out: bool = False
     is_complex: bool = False
@@ -49,9 +50,11 @@ class LayerRow:
         return self.layer.__name__
 
     def inputs(self, *shape: int, seed: int = 0) -> Any:
-        """Draw an input of shape `(*shape, features)`, the same in every process."""
+        """Draw an input of shape `(*shape, *features)`, the same in every process."""
         random = np.random.default_rng(seed)
-        size = (*shape, self.features)
+        if self.features is None:
+            return random.integers(0, IN, size=shape)
+        size = (*shape, *self.features)
         drawn = random.random(size) < 0.4 if self.spikes_in else random.normal(size=size)
         return np.asarray(drawn, brainstate.environ.dftype())
 
@@ -84,19 +87,30 @@ def trained(value: Any, size: int = OUT) -> brainstate.ParamState:
     return brainstate.ParamState(u.math.asarray(scale, brainstate.environ.dftype()) * value)
 
 
+def _values_of(pattern: np.ndarray) -> Any:
+    """Fill a pattern with numbers."""
+    return np.asarray(
+        pattern * np.linspace(0.5, 1.5, pattern.size).reshape(pattern.shape),
+        brainstate.environ.dftype(),
+    )
+
+
 def _row(layer: type, *args: Any, **options: Any) -> LayerRow:
     """A row of a cell that needs nothing around it."""
     return LayerRow(layer, lambda: layer(IN, OUT, *args), **options)
 
 
-def _in_front(layer: type, **options: Any) -> LayerRow:
+def _in_front(
+    layer: type, *args: Any, features: tuple[int, ...] | None = (IN,), **options: Any
+) -> LayerRow:
     """A row of a layer without states, in front of leaky integrators."""
 
     def build() -> brainstate.nn.Module:
-        leak = nn.Expon(OUT, g_init=init.ZeroInit(), dt=MS)
-        return brainstate.nn.Sequential(layer(IN, OUT, **options), leak)
+        projection = layer(*args, **options)
+        leak = nn.Expon(projection.out_size, g_init=init.ZeroInit(), dt=MS)
+        return brainstate.nn.Sequential(projection, leak)
 
-    return LayerRow(layer, build)
+    return LayerRow(layer, build, features)
 
 
 def _behind(
@@ -127,9 +141,23 @@ def _cortical() -> dict[str, Any]:
 
 #: A row for each layer.
 LAYERS: tuple[LayerRow, ...] = (
-    _in_front(nn.Linear, w_mask=np.tri(IN, OUT)),
-    _in_front(nn.SignedWLinear, w_sign=np.array([[1], [-1], [1]])),
-    _in_front(nn.ScaledWSLinear),
+    _in_front(nn.Linear, IN, OUT, w_mask=np.tri(IN, OUT)),
+    _in_front(nn.SignedWLinear, IN, OUT, w_sign=np.array([[1], [-1], [1]])),
+    _in_front(nn.ScaledWSLinear, IN, OUT),
+    _in_front(nn.GroupedLinear, 4, 6, groups=2, features=(4,)),
+    LayerRow(
+        nn.SparseLinear,
+        lambda: brainstate.nn.Sequential(
+            nn.SparseLinear(sparse.BCOO.fromdense(_values_of(np.tri(IN, OUT)))),
+            nn.Expon(OUT, g_init=init.ZeroInit(), dt=MS),
+        ),
+    ),
+    _in_front(nn.LoRA, IN, 2, OUT),
+    _in_front(nn.Embedding, IN, OUT, features=None),
+    _in_front(nn.Conv1d, (4, 2), 3, 3, stride=2, features=(4, 2)),
+    _in_front(nn.Conv2d, (3, 4, 2), 2, 2, groups=2, b_init=init.Normal(), features=(3, 4, 2)),
+    _in_front(nn.Conv3d, (2, 2, 3, 1), 2, 2, padding='VALID', features=(2, 2, 3, 1)),
+    LayerRow(nn.ConvGRUCell, lambda: nn.ConvGRUCell((4, 2), 2, 3), (4, 2)),
     LayerRow(nn.ValinaRNNCell, lambda: nn.ValinaRNNCell(IN, OUT, activation='tanh')),
     _row(nn.GRUCell),
     _row(nn.MGUCell),

@@ -68,7 +68,7 @@ class Probe:
     outputs: Any
 
     def __init__(self, model: brainstate.nn.Module, xs: Any, seed: int = 0, dtype: Any = None):
-        self.model, self.xs = model, jnp.asarray(xs, dtype)
+        self.model, self.xs = model, _in_dtype(jnp.asarray(xs), dtype)
         brainstate.nn.init_all_states(model, self.xs.shape[1])
         _disturb(model, seed)
         if dtype is not None:
@@ -175,6 +175,8 @@ def _disturb(model: brainstate.nn.Module, seed: int) -> None:
 def _cast(model: brainstate.nn.Module, dtype: Any) -> None:
     """Change the type of all states and parameters of real numbers."""
     for state in all_states(model).values():
-        state.value = jax.tree.map(
-            lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.value
-        )
+        state.value = jax.tree.map(lambda x: _in_dtype(x, dtype), state.value)
+
+
+def _in_dtype(x: Any, dtype: Any) -> Any:
+    return x if dtype is None or not jnp.issubdtype(x.dtype, jnp.floating) else x.astype(dtype)
