@@ -10,9 +10,9 @@ from brainstate.nn import init
 
 from etrace_compiler import conv
 from etrace_compiler.errors import explain_error
-from etrace_nn._cell import Cell
+from etrace_nn._cell import GRUStep
 from etrace_nn._layer import Layer
-from etrace_nn._values import as_size, check_input, initial_value, joined, times
+from etrace_nn._values import as_size, check_input, initial_value, times
 
 __all__ = ['Conv1d', 'Conv2d', 'Conv3d', 'ConvGRUCell']
 
@@ -189,7 +189,7 @@ class Conv3d(_Conv):
     num_spatial_dims = 3
 
 
-class ConvGRUCell(Cell):
+class ConvGRUCell(GRUStep):
     r"""Do one step of gated recurrent units whose products are convolutions.
 
     $$\begin{aligned}
@@ -249,17 +249,3 @@ class ConvGRUCell(Cell):
         layer = {1: Conv1d, 2: Conv2d}.get(len(space), Conv3d)
         self.Wrz = layer(both, 2 * out_channels, kernel_size, w_init=w_init, b_init=b_init)
         self.Wh = layer(both, out_channels, kernel_size, w_init=w_init, b_init=b_init)
-
-    def update(self, x: Any) -> Any:
-        """Do one step and return the new state.
-
-        Raises:
-            ValueError: If the shape of the input does not fit.
-        """
-        h = self.h.value
-        check_input(x, self.in_size, self, h)
-        gates = jax.nn.sigmoid(self.Wrz(joined(x, h)))
-        reset, update = jnp.split(gates, 2, axis=-1)
-        candidate = self.activation(self.Wh(joined(x, reset * h)))
-        self.h.value = (1 - update) * h + update * candidate
-        return self.h.value

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from brainstate.nn import init
 
 from etrace_compiler import element_wise
-from etrace_nn._cell import Cell
+from etrace_nn._cell import Cell, GRUStep
 from etrace_nn._values import check_input, joined
 from etrace_nn.linear import Linear
 
@@ -83,7 +83,7 @@ class ValinaRNNCell(Cell):
 VanillaRNNCell = ValinaRNNCell
 
 
-class GRUCell(Cell):
+class GRUCell(GRUStep):
     r"""Do one step of gated recurrent units.
 
     $$\begin{aligned}
@@ -133,20 +133,6 @@ class GRUCell(Cell):
         super().__init__(num_in, num_out, state_init, activation, name)
         self.Wrz = Linear(num_in + num_out, num_out * 2, w_init=w_init, b_init=b_init)
         self.Wh = Linear(num_in + num_out, num_out, w_init=w_init, b_init=b_init)
-
-    def update(self, x: Any) -> Any:
-        """Do one step and return the new state.
-
-        Raises:
-            ValueError: If the shape of the input does not fit.
-        """
-        h = self.h.value
-        check_input(x, self.in_size, self, h)
-        gates = jax.nn.sigmoid(self.Wrz(joined(x, h)))
-        reset, update = jnp.split(gates, 2, axis=-1)
-        candidate = self.activation(self.Wh(joined(x, reset * h)))
-        self.h.value = (1 - update) * h + update * candidate
-        return self.h.value
 
 
 class MGUCell(Cell):
