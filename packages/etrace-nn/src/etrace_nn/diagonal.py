@@ -21,7 +21,30 @@ from etrace_nn.linear import Linear
 __all__ = ['MiniGRU', 'MiniLSTM', 'RTUCell', 'SelectiveCell']
 
 
-class MiniGRU(Cell):
+class _InputGated(Cell):
+    """A cell of which every part is a product of the input alone."""
+
+    _parts: int
+
+    def __init__(
+        self,
+        num_in: int,
+        num_out: int,
+        w_init: Callable | Any = init.Orthogonal(),  # noqa: B008
+        b_init: Callable | Any | None = init.ZeroInit(),  # noqa: B008
+        state_init: Callable | Any = init.ZeroInit(),  # noqa: B008
+        name: str | None = None,
+    ):
+        super().__init__(num_in, num_out, state_init, None, name)
+        self.W = Linear(num_in, self._parts * num_out, w_init=w_init, b_init=b_init)
+
+    def _split(self, x: Any) -> list[Any]:
+        """Return the parts, of the shape of the state each."""
+        check_input(x, self.in_size, self, self.h.value)
+        return jnp.split(self.W(x), self._parts, axis=-1)
+
+
+class MiniGRU(_InputGated):
     r"""Do one step of gated recurrent units whose gates see the input alone.
 
     $$\begin{aligned}
@@ -55,17 +78,7 @@ class MiniGRU(Cell):
         (4, 3)
     """
 
-    def __init__(
-        self,
-        num_in: int,
-        num_out: int,
-        w_init: Callable | Any = init.Orthogonal(),  # noqa: B008
-        b_init: Callable | Any | None = init.ZeroInit(),  # noqa: B008
-        state_init: Callable | Any = init.ZeroInit(),  # noqa: B008
-        name: str | None = None,
-    ):
-        super().__init__(num_in, num_out, state_init, None, name)
-        self.W = Linear(num_in, 2 * num_out, w_init=w_init, b_init=b_init)
+    _parts = 2
 
     def update(self, x: Any) -> Any:
         """Do one step and return the new state.
@@ -74,14 +87,13 @@ class MiniGRU(Cell):
             ValueError: If the shape of the input does not fit.
         """
         h = self.h.value
-        check_input(x, self.in_size, self, h)
-        gate, candidate = jnp.split(self.W(x), 2, axis=-1)
+        gate, candidate = self._split(x)
         gate = jax.nn.sigmoid(gate)
         self.h.value = (1 - gate) * h + gate * candidate
         return self.h.value
 
 
-class MiniLSTM(Cell):
+class MiniLSTM(_InputGated):
     r"""Do one step of long short-term memory whose gates see the input alone.
 
     $$\begin{aligned}
@@ -116,17 +128,7 @@ class MiniLSTM(Cell):
         (4, 3)
     """
 
-    def __init__(
-        self,
-        num_in: int,
-        num_out: int,
-        w_init: Callable | Any = init.Orthogonal(),  # noqa: B008
-        b_init: Callable | Any | None = init.ZeroInit(),  # noqa: B008
-        state_init: Callable | Any = init.ZeroInit(),  # noqa: B008
-        name: str | None = None,
-    ):
-        super().__init__(num_in, num_out, state_init, None, name)
-        self.W = Linear(num_in, 3 * num_out, w_init=w_init, b_init=b_init)
+    _parts = 3
 
     def update(self, x: Any) -> Any:
         """Do one step and return the new state.
@@ -135,8 +137,7 @@ class MiniLSTM(Cell):
             ValueError: If the shape of the input does not fit.
         """
         h = self.h.value
-        check_input(x, self.in_size, self, h)
-        forget, write, candidate = jnp.split(self.W(x), 3, axis=-1)
+        forget, write, candidate = self._split(x)
         # the quotient of two sigmoids, which does not divide zero by zero
         keep = jax.nn.sigmoid(jax.nn.softplus(-write) - jax.nn.softplus(-forget))
         self.h.value = keep * h + (1 - keep) * candidate
