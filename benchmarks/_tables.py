@@ -119,6 +119,16 @@ def resident(results: Results) -> str:
     return table(['', 'ratio', 'growth'], rows)
 
 
+def planned(results: Results) -> str:
+    """Compare the memory that a process took with what was planned for it."""
+    rows = [
+        [name, f'{found["planned"] / 1e6:.0f} MB', number(found['measured'] / found['planned'])]
+        for name, found in results.get('planned', {}).items()
+        if found
+    ]
+    return table(['', 'planned', 'measured / planned'], rows) if rows else 'Not measured.'
+
+
 def first_calls(results: Results) -> str:
     """List the parts of the way to a first result, over those of the other implementation."""
     rows = []
@@ -158,6 +168,7 @@ def report(results: Results) -> str:
         'Which engine wins where': winners(results),
         'Memory that XLA accounts, by length': accounted(results),
         'Resident memory of a long sequence': resident(results),
+        'Planned memory': planned(results),
         'First call': first_calls(results),
     }
     parts = [f'## {title}\n\n{body}' for title, body in sections.items()]
