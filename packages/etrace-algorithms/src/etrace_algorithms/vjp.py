@@ -8,6 +8,7 @@ online gradient of its rule.
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import brainstate
@@ -15,19 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms import drive
-from etrace_algorithms.algebra import product_gradient, store
 from etrace_algorithms.batching import inside_axes, linearisation_axes, map_batch, split_keys
-from etrace_algorithms.credit import Taps, make_anchor, make_taps, pull_back, read_taps
+from etrace_algorithms.credit import Taps, make_anchor, make_taps, pull_back
 from etrace_algorithms.introspect import plan_of, trace_of
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
 from etrace_algorithms.memory import MemoryPlan, PeakMemory
-from etrace_algorithms.rule import (
-    Direct,
-    Gradients,
-    LearningRule,
-    LearningSignal,
-    window_by_steps,
-)
+from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
+from etrace_algorithms.solve import solve_step, solve_steps
 from etrace_algorithms.validation import check_arguments, check_states, check_vjp_method
 from etrace_compiler import (
     ControlFlowPolicy,
@@ -345,42 +340,14 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         """Backward half: cotangents of the taps become gradients of the parameters."""
         params, (before, after, lin) = residuals
         axes = (0, 0, None if lin is None else linearisation_axes(self.graph), 0)
-        gradients = map_batch(self.batch_axis_size, self._solve, axes)(
-            before, after, lin, cotangents
-        )
+        solve = map_batch(self.batch_axis_size, partial(solve_step, self), axes)
+        gradients = solve(before, after, lin, cotangents)
         return pull_back(self.graph, params, self._sum_batch(gradients)), None, None
 
     def _sum_batch(self, gradients: Gradients) -> Gradients:
         if self.batch_axis_size is None:
             return gradients
         return {key: jnp.sum(value, axis=0) for key, value in gradients.items()}
-
-    def _solve(self, before: Any, after: Any, lin: Linearisation | None, taps: Taps) -> Gradients:
-        """Solve one step, or the entry of a window, without a batch axis of the learner."""
-        signal, bypass, direct = read_taps(self.graph, taps)
-        if lin is None:
-            return self._solve_weight_gradients(before, after, lin, signal, bypass)
-        # of the bits of the states: the result must be linear in the signal
-        values = tuple(store(s, h) for s, h in zip(signal.values, lin.hidden, strict=True))
-        signal = LearningSignal(self.graph, values)
-        if self._has_rule:
-            return self.rule.gradient(before, after, lin, signal, bypass, direct)
-        return self._solve_by_hooks(before, after, lin, signal, bypass, direct)
-
-    def _solve_by_hooks(
-        self,
-        before: Any,
-        after: Any,
-        lin: Linearisation,
-        signal: LearningSignal,
-        bypass: LearningSignal | None,
-        direct: Direct,
-    ) -> Gradients:
-        past = self._solve_weight_gradients(before, after, lin, signal, bypass)
-        return {
-            r.key: past[r.key] + product_gradient(direct[r.key], lin.x[r.key])
-            for r in lin.relations
-        }
 
     @property
     def _has_rule(self) -> bool:
@@ -407,16 +374,9 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             operation; and the trace after the steps.
         """
         axes = (0, linearisation_axes(self.graph, 1), 1)
-        solve = map_batch(self.batch_axis_size, self._solve_window, axes)
+        solve = map_batch(self.batch_axis_size, partial(solve_steps, self), axes)
         gradients, data = solve(data, lin, taps)
         return pull_back(self.graph, params, self._sum_batch(gradients)), data
-
-    def _solve_window(self, data: Any, lin: Linearisation, taps: Taps) -> tuple[Gradients, Any]:
-        signals = jax.vmap(lambda t: read_taps(self.graph, t))(taps)
-        if self._has_rule:
-            return self.rule.window(data, lin, *signals)
-        update, solve = self._update_etrace_data, self._solve_by_hooks
-        return window_by_steps(update, solve, data, lin, *signals)
 
     # ------------------------------------------------------------ sequences and batches
 

@@ -1,0 +1,96 @@
+"""From the cotangents of taps to gradients of effective weights, without a batch axis.
+
+The rule of a learner says everything, or the hooks that the learner overrides do.
+"""
+
+from typing import Any, Protocol
+
+import jax
+
+from etrace_algorithms.algebra import product_gradient, store
+from etrace_algorithms.credit import Taps, read_taps
+from etrace_algorithms.rule import (
+    Direct,
+    Gradients,
+    LearningRule,
+    LearningSignal,
+    window_by_steps,
+)
+from etrace_compiler import ETraceGraph, Linearisation
+
+__all__ = ['solve_step', 'solve_steps']
+
+
+class _Learner(Protocol):
+    """What is asked of a learner: its rule or its hooks."""
+
+    rule: LearningRule
+
+    @property
+    def graph(self) -> ETraceGraph: ...
+
+    @property
+    def _has_rule(self) -> bool: ...
+
+    def _update_etrace_data(self, data: Any, lin: Linearisation) -> Any: ...
+
+    def _solve_weight_gradients(
+        self,
+        before: Any,
+        after: Any,
+        lin: Linearisation | None,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+    ) -> Gradients: ...
+
+
+def solve_step(
+    learner: _Learner, before: Any, after: Any, lin: Linearisation | None, taps: Taps
+) -> Gradients:
+    """Solve one step, or the entry of a window.
+
+    Args:
+        learner: Whose rule or hooks to use.
+        before: The trace before the step.
+        after: The trace after it; `None` for a window.
+        lin: The step; `None` for a window.
+        taps: The cotangents of its taps.
+    """
+    signal, bypass, direct = read_taps(learner.graph, taps)
+    if lin is None:
+        return learner._solve_weight_gradients(before, after, lin, signal, bypass)
+    # of the bits of the states: the result must be linear in the signal
+    values = tuple(store(s, h) for s, h in zip(signal.values, lin.hidden, strict=True))
+    signal = LearningSignal(learner.graph, values)
+    if learner._has_rule:
+        return learner.rule.gradient(before, after, lin, signal, bypass, direct)
+    return _by_hooks(learner, before, after, lin, signal, bypass, direct)
+
+
+def solve_steps(
+    learner: _Learner, data: Any, lin: Linearisation, taps: Taps
+) -> tuple[Gradients, Any]:
+    """Solve several steps with fixed parameters, stacked on leading axes; return the trace too."""
+    signals = jax.vmap(lambda t: read_taps(learner.graph, t))(taps)
+    if learner._has_rule:
+        return learner.rule.window(data, lin, *signals)
+
+    def solve(*step: Any) -> Gradients:
+        return _by_hooks(learner, *step)
+
+    return window_by_steps(learner._update_etrace_data, solve, data, lin, *signals)
+
+
+def _by_hooks(
+    learner: _Learner,
+    before: Any,
+    after: Any,
+    lin: Linearisation,
+    signal: LearningSignal,
+    bypass: LearningSignal | None,
+    direct: Direct,
+) -> Gradients:
+    past = learner._solve_weight_gradients(before, after, lin, signal, bypass)
+    return {
+        r.key: past[r.key] + product_gradient(direct[r.key], lin.x[r.key]) for r in lin.relations
+    }
