@@ -49,7 +49,7 @@ class GRUStep(Cell):
         """
         h = self.h.value
         check_input(x, self.in_size, self, h)
-        gates = jax.nn.sigmoid(self.Wrz(joined(x, h)))
+        gates = jax.lax.logistic(self.Wrz(joined(x, h)))
         reset, update = jnp.split(gates, 2, axis=-1)
         candidate = self.activation(self.Wh(joined(x, reset * h)))
         self.h.value = (1 - update) * h + update * candidate

@@ -194,7 +194,7 @@ class MGUCell(Cell):
         """
         h = self.h.value
         check_input(x, self.in_size, self, h)
-        gate = jax.nn.sigmoid(self.Wf(joined(x, h)))
+        gate = jax.lax.logistic(self.Wf(joined(x, h)))
         candidate = self.activation(self.Wh(joined(x, gate * h)))
         self.h.value = (1 - gate) * h + gate * candidate
         return self.h.value
@@ -261,8 +261,8 @@ class LSTMCell(Cell):
         check_input(x, self.in_size, self, h)
         gates = jnp.split(self.W(joined(x, h)), 4, axis=-1)
         write, content, keep, read = gates
-        c = jax.nn.sigmoid(keep + 1) * c + jax.nn.sigmoid(write) * self.activation(content)
-        h = jax.nn.sigmoid(read) * self.activation(c)
+        c = jax.lax.logistic(keep + 1) * c + jax.lax.logistic(write) * self.activation(content)
+        h = jax.lax.logistic(read) * self.activation(c)
         self.h.value, self.c.value = h, c
         return h
 
@@ -329,9 +329,9 @@ class URLSTMCell(Cell):
         check_input(x, self.in_size, self, h)
         bias = element_wise(self.bias.value)
         forget, refine, content, read = jnp.split(self.W(joined(x, h)), 4, axis=-1)
-        forget, refine = jax.nn.sigmoid(forget + bias), jax.nn.sigmoid(refine - bias)
+        forget, refine = jax.lax.logistic(forget + bias), jax.lax.logistic(refine - bias)
         keep = 2 * refine * forget + (1 - 2 * refine) * forget**2
         c = keep * c + (1 - keep) * self.activation(content)
-        h = jax.nn.sigmoid(read) * self.activation(c)
+        h = jax.lax.logistic(read) * self.activation(c)
         self.h.value, self.c.value = h, c
         return h
