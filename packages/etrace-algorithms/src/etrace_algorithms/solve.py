@@ -92,5 +92,6 @@ def _by_hooks(
 ) -> Gradients:
     past = learner._solve_weight_gradients(before, after, lin, signal, bypass)
     return {
-        r.key: past[r.key] + product_gradient(direct[r.key], lin.x[r.key]) for r in lin.relations
+        r.key: past[r.key] + product_gradient(direct[r.key], lin.inputs[r.key])
+        for r in lin.relations
     }
