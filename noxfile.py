@@ -92,28 +92,52 @@ def newest_python() -> str | None:
 NEWEST = newest_python()
 
 
-def run_tests(session: nox.Session, **env: str) -> None:
-    """Run pytest over everything, or over what is named after `--`."""
+#: Most of the time of the tests goes into compiling programs that run once.
+QUICK = ['--xla_backend_optimization_level=0', '--xla_cpu_use_fusion_emitters=false']
+
+#: Tests of the engines, which are written for what XLA makes of them.
+OPTIMISED = ['test_windows.py', 'test_carried.py', 'test_rules.py']
+
+
+def has_flag(session: nox.Session, flag: str) -> bool:
+    """Whether XLA has a flag; it ends the process over one that it does not have."""
+    python = str(Path(session.bin) / 'python')
+    trial = {**os.environ, **ENV, 'XLA_FLAGS': flag}
+    command = [python, '-c', 'import jax; jax.devices()']
+    return not subprocess.run(command, env=trial, capture_output=True).returncode
+
+
+def run_tests(session: nox.Session) -> None:
+    """Run pytest over everything, or over what is named after `--`, compiled quickly."""
     install(session, 'tests')
     session.run('python', '-c', "import sys, jax; print(sys.version, '| jax', jax.__version__)")
-    session.run(
-        'pytest', *(session.posargs or ['-n', 'auto', '--maxprocesses', '8']), env={**ENV, **env}
-    )
+    flags = ' '.join(flag for flag in QUICK if has_flag(session, flag))
+    pytest(session, *session.posargs, env={**ENV, 'XLA_FLAGS': flags})
+
+
+def pytest(session: nox.Session, *arguments: str, env: dict[str, str]) -> None:
+    """Run pytest on several processes."""
+    session.run('pytest', *(arguments or ['-n', 'auto', '--maxprocesses', '8']), env=env)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run every test of every package and plugin in one environment."""
-    # compiling takes most of the time; `compat` runs the same tests with full optimisation
-    run_tests(session, XLA_FLAGS='--xla_backend_optimization_level=0')
+    run_tests(session)
 
 
 @nox.session(python=NEWEST, venv_backend=None if NEWEST else 'none')
 def compat(session: nox.Session) -> None:
-    """Run the same tests on the newest stack, if a Python for it is installed."""
+    """Run the same tests on the newest stack, if a Python for it is installed.
+
+    The tests of the engines run once more, on programs that are compiled as users compile them.
+    """
     if NEWEST is None:
         session.skip('no Python 3.12 or newer found: the newest stack was NOT tested')
     run_tests(session)
+    if not session.posargs:
+        files = [path for name in OPTIMISED for path in glob.glob(f'packages/*/tests/{name}')]
+        pytest(session, '-n', 'auto', '--maxprocesses', '8', *sorted(files), env=ENV)
 
 
 @nox.session
