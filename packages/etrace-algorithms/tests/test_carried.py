@@ -98,3 +98,11 @@ def test_the_entry_of_a_window_needs_all_states():
     other = gradients(ready(model, 'immediate', vjp_method='multi-step'), 2)
     different = jax.tree.map(lambda a, b: bool(jnp.any(jnp.abs(a - b) > 1e-6)), found, other)
     assert any(jax.tree.leaves(different))
+
+
+def test_where_nothing_carries_it_is_the_immediate_rule():
+    model = ValinaRNNCell(3, 4)
+    learner = ready(model, 'd_rtrl')
+    expected = gradients(ready(model, 'immediate'), 1)
+    assert_gradients_close(gradients(learner, 1), expected, rtol=1e-12)
+    assert learner.get_etrace_of(('W', 'weight')) == {}

@@ -187,3 +187,18 @@ def test_rules_say_what_they_promise():
     assert IODimTrace(0.9, 0.9).exactness is Exactness.APPROXIMATE
     assert ImmediateDerivatives().exactness is Exactness.IMMEDIATE
     assert {str(e) for e in Exactness} == set(EXACTNESS)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float32', 'float64', 'complex128'])
+def test_a_stored_value_is_the_value_bit_by_bit(dtype):
+    edges = [0.0, -0.0, 1.5, -3.0, jnp.inf, -jnp.inf, jnp.nan, jnp.finfo(dtype).tiny]
+    value = jnp.asarray(edges, dtype)
+    if dtype == 'complex128':
+        value = jax.lax.complex(value.real, value.real[::-1])
+    other = value[::-1]
+    for found in (algebra.store(value), algebra.store(value, other)):
+        assert found.dtype == value.dtype
+        parts = [(found.real, value.real), (found.imag, value.imag)]
+        for a, b in parts if jnp.iscomplexobj(value) else parts[:1]:
+            np.testing.assert_array_equal(np.asarray(a, float), np.asarray(b, float))
+            np.testing.assert_array_equal(np.signbit(a), np.signbit(b))

@@ -22,7 +22,7 @@ from etrace_algorithms.testing import (
     bptt_gradients,
 )
 from etrace_algorithms.windows import WindowEngine
-from etrace_compiler import ControlFlowPolicy
+from etrace_compiler import ControlFlowPolicy, replay
 
 from . import measured
 from .branch_models import BRANCHES
@@ -30,6 +30,7 @@ from .delay_models import DELAYS
 from .loop_models import LOOPS
 from .number_models import NUMBERS
 from .window_models import (
+    BATCH,
     LEARNERS,
     Complete,
     Everything,
@@ -409,3 +410,22 @@ def test_evolving_by_windows_is_evolving_by_steps(name):
              jax.tree.leaves(start[:-1]), strict=True)
              if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key)]  # fmt: skip
     assert any(moved)
+
+
+def test_products_of_the_forward_pass_are_not_computed_again(monkeypatch):
+    """By the operations that XLA counts: one loop over steps, and what stands side by side."""
+
+    def operations():
+        learner = ready(PlainRNN(3, 40, 2))
+        xs = inputs(8)
+        run = brainstate.transform.StatefulFunction(
+            lambda xs: learner.etrace_grad(xs, step_fn=plainly(learner), chunk_size=8)
+        ).make_jaxpr(xs)
+        states = [state.value for state in run.get_states(xs)]
+        compiled = jax.jit(run.jaxpr_call).lower(states, xs).compile()
+        return compiled.cost_analysis()['flops']
+
+    recalled = operations()
+    monkeypatch.setattr(replay, 'is_product', lambda eqn: False)
+    again = operations() - recalled
+    assert again > 0.9 * 2 * 8 * BATCH * (3 + 40) * 40

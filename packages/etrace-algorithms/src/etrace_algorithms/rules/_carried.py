@@ -8,7 +8,7 @@ import numpy as np
 from etrace_algorithms.rule import LearningSignal
 from etrace_compiler import ETraceGraph, Linearisation, carried_part, carried_states
 
-__all__ = ['narrow_drives', 'narrow_products', 'narrow_signal', 'narrowed']
+__all__ = ['narrow_products', 'narrow_signal', 'narrowed']
 
 
 def narrowed(lin: Linearisation) -> Linearisation:
@@ -21,7 +21,7 @@ def narrowed(lin: Linearisation) -> Linearisation:
         lin,
         graph=part,
         inputs={key: lin.inputs[key] for key in keys},
-        f=narrow_drives(lin.graph, lin.f),
+        f=_narrow_drives(lin.graph, lin.f),
         D=narrow_products(lin.graph, lin.D),
         hidden=tuple(_take(lin.graph, i, h) for i, h in enumerate(lin.hidden)),
     )
@@ -38,14 +38,10 @@ def narrow_signal(signal: LearningSignal) -> LearningSignal:
 
 def narrow_products(graph: ETraceGraph, values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Take the states that carry of matrices per position: per group `(..., S', S')`."""
-    found = []
-    for i, v in enumerate(values):
-        at = np.asarray(carried_states(graph, graph.hidden_groups[i]), int)
-        found.append(_pick(_pick(v, at, -1), at, -2))
-    return tuple(found)
+    return tuple(_take(graph, i, _take(graph, i, v), axis=-2) for i, v in enumerate(values))
 
 
-def narrow_drives(graph: ETraceGraph, drives: Any) -> dict[str, tuple[Any, ...]]:
+def _narrow_drives(graph: ETraceGraph, drives: Any) -> dict[str, tuple[Any, ...]]:
     """Take of drives the states that carry, and the columns that reach them."""
     found = {}
     for r in carried_part(graph).hidden_param_op_relations:
@@ -61,10 +57,10 @@ def narrow_drives(graph: ETraceGraph, drives: Any) -> dict[str, tuple[Any, ...]]
     return found
 
 
-def _take(graph: ETraceGraph, group: int, value: Any) -> Any:
-    """Take the states that carry along the last axis."""
+def _take(graph: ETraceGraph, group: int, value: Any, axis: int = -1) -> Any:
+    """Take the states that carry along one axis."""
     whole = graph.hidden_groups[group]
-    return _pick(value, np.asarray(carried_states(graph, whole), int), -1)
+    return _pick(value, np.asarray(carried_states(graph, whole), int), axis)
 
 
 def _pick(value: Any, at: np.ndarray, axis: int) -> Any:
