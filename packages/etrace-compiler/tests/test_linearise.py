@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from etrace_compiler import ETraceVjpGraphExecutor, Linearisation, gather_positions, path_key
+from etrace_compiler import (
+    ETraceVjpGraphExecutor,
+    Linearisation,
+    effective_weights,
+    gather_positions,
+    path_key,
+)
 from etrace_compiler.interpret import Interpreter
 
 from . import models
@@ -277,6 +283,57 @@ def test_full_maps_are_the_dense_jacobian(name):
     forward, backward = jax.jit(lambda v: (lin.jvp_h(v), lin.vjp_h(v)))(v)
     close(flat(forward), matrix @ flat(v))
     close(flat(backward), flat(v) @ matrix)
+
+
+@pytest.mark.parametrize('name', SOME)
+def test_a_step_pulled_back_reaches_every_parameter_and_state(name):
+    """Also those of operations that are not marked, and ways that mix positions."""
+    model, x, _, graph, lin = example(name)
+    info, step = graph.module_info, pure_step(model, x)
+    rng = np.random.RandomState(1)
+    cotangents = tuple(
+        jnp.asarray(rng.randn(*g.varshape, g.num_state)) for g in graph.hidden_groups
+    )
+    parts = {
+        key: part
+        for g, c in zip(graph.hidden_groups, cotangents, strict=True)
+        for key, part in zip(keys(g), g.split_hidden(c), strict=True)
+    }
+
+    def weighed(values):
+        new = step(values, x)[1]
+        return sum(jnp.vdot(part, new[key]) for key, part in parts.items())
+
+    wanted = {s.key for s in (*info.by_role('param'), *info.by_role('hidden'))}
+    expected = jax.jit(jax.grad(weighed))(
+        {k: v for k, v in values_of(graph).items() if k in wanted}
+    )
+    hidden, params, results = jax.jit(lin.vjp_step)(cotangents)
+    for g, stacked in zip(graph.hidden_groups, hidden, strict=True):
+        for key, part in zip(keys(g), g.split_hidden(stacked), strict=True):
+            close(part, expected[key])
+    assert params.keys() | set(hidden_values(model)) >= wanted
+    for key, found in params.items():
+        jax.tree.map(close, found, expected[key])
+    for r in graph.hidden_param_op_relations:
+        assert results[r.key].shape == (r.block_shape[0], r.block_shape[1], r.block_shape[3])
+
+
+def test_results_pulled_back_give_the_gradient_of_a_weight():
+    """A weight that acts through its operation alone: the product of input and cotangent."""
+    _, _, _, graph, lin = example('GRU, batch')
+    rng = np.random.RandomState(1)
+    groups = graph.hidden_groups
+    cotangents = tuple(jnp.asarray(rng.randn(*g.varshape, g.num_state)) for g in groups)
+    _, params, results = lin.vjp_step(cotangents)
+    old = {s.key: lin.states[s.key] for s in graph.module_info.by_role('param')}
+    _, pull = jax.vjp(lambda p: effective_weights(graph, p), old)
+    weights = {key: jnp.einsum('ghi,gho->hio', lin.x[key], results[key]) for key in results}
+    found = pull(weights)[0]
+    traced = {path_key(p) for r in graph.hidden_param_op_relations for p in r.trainable_paths}
+    assert traced < old.keys()  # a gate that acts through the recurrent product alone has none
+    for key in traced:
+        jax.tree.map(close, found[key], params[key])
 
 
 def test_full_maps_of_a_model_with_a_custom_vjp():

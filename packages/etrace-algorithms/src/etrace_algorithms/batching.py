@@ -4,10 +4,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from etrace_compiler import ETraceGraph, Linearisation, ModuleInfo
 
-__all__ = ['inside_axes', 'linearisation_axes', 'map_batch', 'split_keys', 'state_axes']
+__all__ = [
+    'inside_axes',
+    'linearisation_axes',
+    'map_batch',
+    'replicate',
+    'split_keys',
+    'state_axes',
+]
 
 
 def state_axes(info: ModuleInfo) -> dict[str, int | None]:
@@ -29,6 +37,14 @@ def linearisation_axes(graph: ETraceGraph, axis: int = 0) -> Linearisation:
 def map_batch(size: int | None, function: Callable, in_axes: Any, out_axes: Any = 0) -> Callable:
     """`jax.vmap` over a batch, or the function itself where there is none."""
     return function if size is None else jax.vmap(function, in_axes, out_axes, axis_size=size)
+
+
+def replicate(size: int, x: Any) -> Any:
+    """Give an array a leading batch axis: copies of it, or as many random keys."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        split = jax.vmap(lambda key: jax.random.split(key, size), out_axes=1)
+        return split(x.reshape(-1)).reshape((size, *x.shape))
+    return jnp.broadcast_to(x, (size, *x.shape))
 
 
 def split_keys(

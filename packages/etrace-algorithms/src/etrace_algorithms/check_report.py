@@ -99,6 +99,8 @@ class GradientCheck:
         near = f'up to {self.tolerance:.0e}'
         if self.steps <= self.window:
             return f'There is no history: kept means equal to BPTT {near}.'
+        if self.promise is Exactness.EXACT:
+            return f'kept: equal to BPTT {near}.'
         if self.promise is Exactness.EXACT_DIAGONAL:
             note = f'kept: exact means equal to BPTT {near}'
             within = any(w.verdict is Verdict.WITHIN_LAYER and w.kept is not None

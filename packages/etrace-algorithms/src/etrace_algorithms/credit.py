@@ -1,6 +1,7 @@
 """Where a step is tapped for credit, and what the taps say to a learning rule."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,22 @@ class Taps(NamedTuple):
         old: Added to the old hidden states where they act beside the new ones; `None` for a
             group whose old states do not.
         results: Added to the results of the marked operations, by relation key.
+        outputs: Added to what the model returns: one per leaf, `None` where it is no number that
+            has a derivative; `None` for a rule that does not read it.
     """
 
     new: list[list[Any]]
     old: list[list[Any] | None]
     results: Mapping[str, Any]
+    outputs: list[Any] | None = None
+
+    def on_outputs(self, out: Any) -> Any:
+        """Add the taps of the outputs to what a step returned."""
+        if self.outputs is None:
+            return out
+        leaves, tree = jax.tree.flatten(out)
+        pairs = zip(leaves, self.outputs, strict=True)
+        return tree.unflatten([x if tap is None else x + tap for x, tap in pairs])
 
 
 def make_taps(
@@ -34,6 +46,7 @@ def make_taps(
     axes: tuple[int, ...] = (),
     anchor: Any = None,
     window: bool = False,
+    outputs: bool = False,
 ) -> Taps:
     """Return zeros for every tap.
 
@@ -43,6 +56,7 @@ def make_taps(
         axes: Leading axes, of steps and of a batch.
         anchor: A zero to add: it makes the taps depend on what it depends on.
         window: Whether to tap the entry of a window alone: `new` are the states that enter.
+        outputs: Whether to tap what the model returns.
     """
 
     def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -60,7 +74,9 @@ def make_taps(
             r.key: zeros(r.result_shape, r.dtype)
             for r in (() if window else graph.hidden_param_op_relations)
         },
-    )
+        [zeros(v.shape, v.dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else None
+         for v in graph.module_info.out_atoms] if outputs and not window else None,
+    )  # fmt: skip
 
 
 def read_taps(
@@ -78,7 +94,10 @@ def read_taps(
     """
     bypass = None if all(part is None for part in taps.old) else _signal(graph, taps.old)
     direct = {key: graph.relation(key).y_block(value) for key, value in taps.results.items()}
-    return _signal(graph, taps.new), bypass, direct
+    signal = _signal(graph, taps.new)
+    if taps.outputs is not None:
+        signal = replace(signal, output=graph.module_info.out_tree.unflatten(taps.outputs))
+    return signal, bypass, direct
 
 
 def _signal(graph: ETraceGraph, parts: list) -> LearningSignal:
@@ -89,14 +108,20 @@ def _signal(graph: ETraceGraph, parts: list) -> LearningSignal:
     return LearningSignal(graph, tuple(values))
 
 
-def pull_back(graph: ETraceGraph, params: Mapping[str, Any], gradients: Gradients) -> dict:
-    """Turn gradients of effective weights into gradients of parameters.
+def pull_back(
+    graph: ETraceGraph, params: Mapping[str, Any], gradients: Gradients, credits: str = 'weights'
+) -> dict:
+    """Turn what a rule returns into gradients of parameters.
 
     Args:
         graph: The compiled graph.
         params: Values of the parameters, by key.
-        gradients: By relation key, `(H, I, O)`.
+        gradients: Those of effective weights by relation key, `(H, I, O)`, or of parameters.
+        credits: Which of them; see `LearningRule.credits`.
     """
+    if credits == 'parameters':
+        return {key: jax.tree.map(lambda g, w: _cast(g, jnp.result_type(w)), gradients[key], value)
+                for key, value in params.items()}  # fmt: skip
     weights, pull = jax.vjp(lambda p: effective_weights(graph, p), dict(params))
     return pull({key: _cast(gradients[key], w.dtype) for key, w in weights.items()})[0]
 

@@ -115,6 +115,8 @@ class ETraceAlgorithm(brainstate.nn.Module):
     def replicate_states(self, size: int) -> None:
         """Give every state of the model a leading batch axis, for a learner that runs by vmap.
 
+        A state that has it already, because its model resets it to zeros of its own shape, keeps it.
+
         Args:
             size: Number of copies.
         """
@@ -123,7 +125,8 @@ class ETraceAlgorithm(brainstate.nn.Module):
         live = self.executor.states
         for spec, axis in zip(info.states, state_axes(info).values(), strict=True):
             state = live[spec.path]
-            if axis == 0:
+            shapes = [(size, *leaf.shape) for leaf in spec.leaves]
+            if axis == 0 and [jnp.shape(x) for x in jax.tree.leaves(state.value)] != shapes:
                 state.value = jax.tree.map(
                     lambda x: jnp.broadcast_to(x, (size, *jnp.shape(x))), state.value
                 )

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra import product_gradient, pull_drive
 from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, gather_positions
+from etrace_compiler.errors import explain_error
 
 __all__ = [
     'Direct',
@@ -31,6 +32,7 @@ __all__ = [
     'pull_signal',
     'scan_steps',
     'window_by_steps',
+    'zero_gradients',
 ]
 
 #: Gradients with respect to effective weights, `(H, I, O)` by relation key.
@@ -46,13 +48,14 @@ Trace = Any
 class Exactness(StrEnum):
     """What a rule promises about its gradient."""
 
+    EXACT = 'exact'
     EXACT_DIAGONAL = 'exact-diagonal'
     APPROXIMATE = 'approximate'
     UNBIASED = 'unbiased'
     IMMEDIATE = 'immediate'
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=['values'], meta_fields=['graph'])
+@partial(jax.tree_util.register_dataclass, data_fields=['values', 'output'], meta_fields=['graph'])
 @dataclass(frozen=True, eq=False)
 class LearningSignal:
     r"""The derivative of the loss with respect to hidden states, $\partial\ell/\partial h$.
@@ -60,10 +63,13 @@ class LearningSignal:
     Attributes:
         graph: What the arrays belong to.
         values: Per group, `(*varshape, S)`.
+        output: The derivative with respect to what the model returned at this step, a pytree like
+            it; where that holds integers, `None`. Only for a rule that `reads_output`.
     """
 
     graph: ETraceGraph
     values: tuple[Any, ...]
+    output: Any = None
 
     def at(self, relation: HiddenParamOpRelation, driven: int, *, folded: bool = False) -> Any:
         """Return the signal where a relation's results go: `(G, H, O', S)`.
@@ -78,13 +84,26 @@ class LearningSignal:
 
     def __add__(self, other: 'LearningSignal') -> 'LearningSignal':
         values = tuple(a + b for a, b in zip(self.values, other.values, strict=True))
-        return LearningSignal(self.graph, values)
+        return replace(self, values=values)
 
 
 class LearningRule(abc.ABC):
-    """How an eligibility trace begins, goes on, and gives credit.
+    r"""How an eligibility trace begins, goes on, and gives credit.
 
     Write a frozen dataclass with these three methods; everything else follows.
+
+    Attributes:
+        signal_at: Where the learning signal of a step is taken. At the `'new'` states, the rule
+            says how it goes on from there, along the diagonal. At the `'old'` ones it is
+            $\partial\ell_t/\partial h_{t-1}$ along every way within the step, nothing cut, and
+            `credit` is all that is asked of the rule: with the trace
+            $\mathrm{d}h_{t-1}/\mathrm{d}\theta$ the gradient is that of backpropagation.
+        credits: What `credit` returns gradients of: effective `'weights'` of marked operations,
+            by relation key; or, with the signal at the old states, all `'parameters'` of the
+            step, by state key, of the form of their values.
+        reads_output: Whether `LearningSignal.output` is wanted.
+        exact_at_one_step: Whether the gradient of a single step is that of backpropagation. It is,
+            unless a rule puts another signal in the place of the derivative of the loss.
 
     Example:
         A rule that forgets: it keeps the drive of the last step alone.
@@ -102,9 +121,25 @@ class LearningRule(abc.ABC):
         ...         return credit_traces(trace, signal)
     """
 
+    signal_at: ClassVar[Literal['new', 'old']] = 'new'
+    credits: ClassVar[Literal['weights', 'parameters']] = 'weights'
+    reads_output: ClassVar[bool] = False
+    exact_at_one_step: ClassVar[bool] = True
+
     def __init_subclass__(cls, **kwargs: Any):
         """Drop inherited ways to solve steps at once where the recursion is another one."""
         super().__init_subclass__(**kwargs)
+        if cls.credits == 'parameters' and cls.signal_at == 'new':
+            raise TypeError(
+                explain_error(
+                    f'{cls.__name__}.credits',
+                    'goes with the signal at the old states',
+                    got="credits='parameters' and signal_at='new'",
+                    expected="credits='parameters' and signal_at='old'",
+                    fix="Set signal_at = 'old', or return gradients of weights.",
+                    code='ETA113',
+                )
+            )
         if not vars(cls).keys().isdisjoint(('update', 'credit', 'history')):
             for name in ('gradient', 'window'):
                 if name not in vars(cls):
@@ -125,7 +160,7 @@ class LearningRule(abc.ABC):
 
     @abc.abstractmethod
     def credit(self, trace: Trace, signal: LearningSignal) -> Gradients:
-        r"""Return $\langle s, \varepsilon \rangle$ for every relation."""
+        r"""Return $\langle s, \varepsilon \rangle$ for every relation, or for every parameter."""
 
     def history(
         self,
@@ -205,6 +240,7 @@ def window_by_steps(
     trace: Trace,
     lin: Linearisation,
     *taps: Any,
+    zeros: Gradients | None = None,
 ) -> tuple[Gradients, Trace]:
     """Solve a window step after step.
 
@@ -214,17 +250,31 @@ def window_by_steps(
         trace: The trace before the window.
         lin: The steps, stacked.
         *taps: Signals and cotangents, stacked.
+        zeros: What gradients are added to; those of effective weights by default.
     """
 
     def body(carry: tuple, now: Linearisation, taps: Any) -> tuple[tuple, None]:
         before, total = carry
         after = update(before, now)
         found = gradient(before, after, now, *taps)
-        return (after, {key: total[key] + found[key] for key in total}), None
+        return (after, jax.tree.map(jnp.add, total, {key: found[key] for key in total})), None
 
-    zeros = {r.key: jnp.zeros(r.block_shape[1:], r.dtype) for r in lin.relations}
+    zeros = zero_gradients('weights', lin) if zeros is None else zeros
     (trace, total), _ = scan_steps(body, (trace, zeros), lin, taps)
     return total, trace
+
+
+def zero_gradients(credits: str, lin: Linearisation) -> Gradients:
+    """Return zeros of the form of a rule's gradients.
+
+    Args:
+        credits: `LearningRule.credits`.
+        lin: One step, or several.
+    """
+    if credits == 'parameters':
+        params = {s.key: lin.states[s.key] for s in lin.graph.module_info.by_role('param')}
+        return jax.tree.map(jnp.zeros_like, params)
+    return {r.key: jnp.zeros(r.block_shape[1:], r.dtype) for r in lin.relations}
 
 
 def scan_steps(

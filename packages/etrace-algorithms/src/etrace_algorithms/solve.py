@@ -3,6 +3,7 @@
 The rule of a learner says everything, or the hooks that the learner overrides do.
 """
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import jax
@@ -15,6 +16,7 @@ from etrace_algorithms.rule import (
     LearningRule,
     LearningSignal,
     window_by_steps,
+    zero_gradients,
 )
 from etrace_compiler import ETraceGraph, Linearisation
 
@@ -28,6 +30,12 @@ class _Learner(Protocol):
 
     @property
     def graph(self) -> ETraceGraph: ...
+
+    @property
+    def signal_at(self) -> str: ...
+
+    @property
+    def credits(self) -> str: ...
 
     @property
     def _has_rule(self) -> bool: ...
@@ -57,11 +65,11 @@ def solve_step(
         taps: The cotangents of its taps.
     """
     signal, bypass, direct = read_taps(learner.graph, taps)
-    if lin is None:
-        return learner._solve_weight_gradients(before, after, lin, signal, bypass)
+    if lin is None or learner.signal_at == 'old':
+        return learner._solve_weight_gradients(before, None, None, signal, None)
     # of the bits of the states: the result must be linear in the signal
     values = tuple(store(s, h) for s, h in zip(signal.values, lin.hidden, strict=True))
-    signal = LearningSignal(learner.graph, values)
+    signal = replace(signal, values=values)
     if learner._has_rule:
         return learner.rule.gradient(before, after, lin, signal, bypass, direct)
     return _by_hooks(learner, before, after, lin, signal, bypass, direct)
@@ -72,6 +80,15 @@ def solve_steps(
 ) -> tuple[Gradients, Any]:
     """Solve several steps with fixed parameters, stacked on leading axes; return the trace too."""
     signals = jax.vmap(lambda t: read_taps(learner.graph, t))(taps)
+    if learner.signal_at == 'old':
+
+        def credit(before: Any, after: Any, lin: Any, signal: LearningSignal, *_: Any) -> Gradients:
+            return learner._solve_weight_gradients(before, None, None, signal, None)
+
+        zeros = zero_gradients(learner.credits, lin)
+        return window_by_steps(
+            learner._update_etrace_data, credit, data, lin, *signals, zeros=zeros
+        )
     if learner._has_rule:
         return learner.rule.window(data, lin, *signals)
 

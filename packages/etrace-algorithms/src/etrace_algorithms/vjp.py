@@ -16,7 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms import drive
-from etrace_algorithms.batching import inside_axes, linearisation_axes, map_batch, split_keys
+from etrace_algorithms.batching import (
+    inside_axes,
+    linearisation_axes,
+    map_batch,
+    replicate,
+    split_keys,
+)
 from etrace_algorithms.credit import Taps, make_anchor, make_taps, pull_back
 from etrace_algorithms.introspect import plan_of, trace_of
 from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
@@ -124,8 +130,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         """Set the trace to its beginning."""
         trace = self.rule.init(self.graph)
         if self.batch_axis_size is not None:
-            size = self.batch_axis_size
-            trace = jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), trace)
+            trace = jax.tree.map(partial(replicate, self.batch_axis_size), trace)
         self._assign_etrace_data(trace)
 
     def compile_graph(self, *args: Any) -> None:
@@ -241,28 +246,38 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         credited = (self._params(states), make_anchor(args, states), (data, after, lin))
         self.credit_tree = jax.tree.structure(credited)
         taps = self._credit(*credited)
-        evaluate = self._mapped(lambda a, s, t: self.executor.evaluator(a, s, *t), 0)
-        out, new = evaluate(args, states, taps)
-        return out, self._without_params(new), after
+        if self.signal_at == 'old':
+            out, new = self._run_plainly(args, self._enter(states, taps))
+        else:
+            evaluate = self._mapped(lambda a, s, t: self.executor.evaluator(a, s, *t), 0)
+            out, new = evaluate(args, states, (taps.new, taps.old, taps.results))
+        return taps.on_outputs(out), self._without_params(new), after
 
     def _plain_step(
         self, args: tuple, states: Mapping[str, Any], data: Any
     ) -> tuple[Any, dict[str, Any], Any]:
         lin = self._linearise(args, states)  # what the model prints, it prints here
-        info = self.graph.module_info
-        run = self._mapped(lambda a, s: run_step(info, a, s, effects=False)[:2])
-        out, new = run(args, states)
+        out, new = self._run_plainly(args, states)
         return out, self._without_params(new), self._carry(data, lin)
+
+    def _run_plainly(self, args: tuple, states: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Run one step with all of its ordinary derivatives."""
+        info = self.graph.module_info
+        return self._mapped(lambda a, s: run_step(info, a, s, effects=False)[:2])(args, states)
 
     def _enter_window(self, states: Mapping[str, Any], data: Any) -> dict[str, Any]:
         """Detach the states that enter a window, and credit the trace with what acts on them."""
+        history = (jax.lax.stop_gradient(data), None, None)
+        taps = self._credit(self._params(states), make_anchor((), states), history)
+        return self._enter(states, taps)
+
+    def _enter(self, states: Mapping[str, Any], taps: Taps) -> dict[str, Any]:
+        """Detach states, and add taps to the hidden ones."""
         params = self._params(states)
         entered = {
             key: value if key in params else jax.lax.stop_gradient(value)
             for key, value in states.items()
         }
-        history = (jax.lax.stop_gradient(data), None, None)
-        taps = self._credit(params, make_anchor((), states), history)
         for group, zeros in zip(self.graph.hidden_groups, taps.new, strict=True):
             for spec, zero in zip(group.hidden_states, zeros, strict=True):
                 value = jax.tree.leaves(entered[spec.key])[0]
@@ -330,11 +345,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         self, params: Mapping[str, Any], anchor: Any, history: tuple
     ) -> tuple[Taps, Any]:
         """Forward half of the custom VJP: taps of zeros, and what their credit needs."""
-        axes = () if self.batch_axis_size is None else (self.batch_axis_size,)
-        entry = history[2] is None
-        bypassed = self.executor.evaluator.bypassed
-        taps = make_taps(self.graph, bypassed, axes=axes, anchor=anchor, window=entry)
-        return taps, (params, history)
+        return self.make_taps(anchor=anchor, window=history[2] is None), (params, history)
 
     def _update_bwd(self, residuals: tuple, cotangents: Taps) -> tuple[Any, None, None]:
         """Backward half: cotangents of the taps become gradients of the parameters."""
@@ -342,12 +353,42 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         axes = (0, 0, None if lin is None else linearisation_axes(self.graph), 0)
         solve = map_batch(self.batch_axis_size, partial(solve_step, self), axes)
         gradients = solve(before, after, lin, cotangents)
-        return pull_back(self.graph, params, self._sum_batch(gradients)), None, None
+        gradients = self._sum_batch(gradients)
+        return pull_back(self.graph, params, gradients, self.credits), None, None
 
     def _sum_batch(self, gradients: Gradients) -> Gradients:
         if self.batch_axis_size is None:
             return gradients
-        return {key: jnp.sum(value, axis=0) for key, value in gradients.items()}
+        return jax.tree.map(lambda g: jnp.sum(g, axis=0), dict(gradients))
+
+    @property
+    def signal_at(self) -> str:
+        """Where learning signals are taken; see `LearningRule.signal_at`."""
+        return self.rule.signal_at if hasattr(self, 'rule') else LearningRule.signal_at
+
+    @property
+    def credits(self) -> str:
+        """What credit is given to; see `LearningRule.credits`."""
+        return self.rule.credits if hasattr(self, 'rule') else LearningRule.credits
+
+    def make_taps(self, *axes: int, anchor: Any = None, window: bool = False) -> Taps:
+        """Return the taps that the credit of one step, or of the entry of a window, needs.
+
+        Args:
+            *axes: Leading axes beside that of the batch.
+            anchor: A zero to add to each.
+            window: Whether it is the entry of a window.
+        """
+        if self.batch_axis_size is not None:
+            axes = (*axes, self.batch_axis_size)
+        return make_taps(
+            self.graph,
+            self.executor.evaluator.bypassed,
+            axes=axes,
+            anchor=anchor,
+            window=window or self.signal_at == 'old',
+            outputs=not window and getattr(getattr(self, 'rule', None), 'reads_output', False),
+        )
 
     @property
     def _has_rule(self) -> bool:
@@ -376,7 +417,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         axes = (0, linearisation_axes(self.graph, 1), 1)
         solve = map_batch(self.batch_axis_size, partial(solve_steps, self), axes)
         gradients, data = solve(data, lin, taps)
-        return pull_back(self.graph, params, self._sum_batch(gradients)), data
+        return pull_back(self.graph, params, self._sum_batch(gradients), self.credits), data
 
     # ------------------------------------------------------------ sequences and batches
 

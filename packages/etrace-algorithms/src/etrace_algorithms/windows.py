@@ -15,7 +15,7 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from etrace_algorithms.credit import Taps, make_taps
+from etrace_algorithms.credit import Taps
 from etrace_algorithms.memory import array_bytes
 from etrace_compiler import Linearisation, Replay
 
@@ -269,10 +269,7 @@ class WindowEngine:
         )
 
     def _taps(self, *axes: int) -> Taps:
-        learner = self._learner
-        size = learner.batch_axis_size
-        axes = axes if size is None else (*axes, size)
-        return make_taps(learner.graph, learner.executor.evaluator.bypassed, axes=axes)
+        return self._learner.make_taps(*axes)
 
 
 _REASONS = (

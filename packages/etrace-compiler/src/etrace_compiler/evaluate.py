@@ -50,6 +50,7 @@ def run_step(
     collect: Collection[Var] = (),
     *,
     effects: bool = True,
+    add: Mapping[Var, Any] | None = None,
 ) -> tuple[Any, dict[str, Any], Callable[[Any], Any]]:
     """Run one step as it stands, with all of its derivatives.
 
@@ -59,12 +60,13 @@ def run_step(
         states: Values of all states by key.
         collect: Variables inside loops whose values, stacked over substeps, are wanted.
         effects: Whether the step prints what it prints.
+        add: By variable, what is added where it is computed.
 
     Returns:
         The output, the new states by key, and the value of every variable outside loops and of
         those collected.
     """
-    read = run(info.program, info.flatten_inputs(args, states), collect, effects=effects)
+    read = run(info.program, info.flatten_inputs(args, states), collect, effects=effects, add=add)
     out, new = info.unflatten_outputs([read(v) for v in info.program.outputs])
     return out, new, read
 

@@ -280,6 +280,7 @@ def run(
     collect: Collection[Var] = (),
     *,
     effects: bool = True,
+    add: Mapping[Var, Any] | None = None,
 ) -> Callable[[Atom], Any]:
     """Evaluate a whole program as it stands.
 
@@ -288,6 +289,8 @@ def run(
         inputs: One value per program input.
         collect: Variables inside loops whose values, stacked over substeps, are wanted.
         effects: Whether to evaluate equations without results (printing).
+        add: By variable, what is added where it is computed; with one leading axis per loop
+            that the variable stands in.
 
     Returns:
         The value of every variable outside loops, and of those collected.
@@ -297,5 +300,5 @@ def run(
     printing = [(i, ()) for i, e in enumerate(program.equations) if effects and not e.outputs]
     interpreter = Interpreter(program, wanted, Plain(program), collect, printing)
     known = dict(zip(program.inputs, inputs, strict=True))
-    read = interpreter(lambda v, _: known[v])
+    read = interpreter(lambda v, _: known[v], add={v: {(): x} for v, x in (add or {}).items()})
     return lambda v: read(v, ())

@@ -45,7 +45,7 @@ class Linearisation:
         D: Per group, `(*varshape, S, S)`; entry `[..., s, r]` is the derivative of new state
             `s` with respect to old state `r`.
         hidden: Old hidden states per group, `(*varshape, S)`.
-        args: Arguments of the step, for `jvp_h` and `vjp_h`.
+        args: Arguments of the step, for `jvp_h`, `vjp_h` and `vjp_step`.
         states: Values of all states before the step, likewise.
     """
 
@@ -105,14 +105,48 @@ class Linearisation:
         """
         return jax.vjp(self._step, self.hidden)[1](cotangents)[0]
 
-    def _step(self, hidden: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The map from old to new hidden states; everything else is fixed."""
-        values = dict(self.states)
+    def vjp_step(
+        self, cotangents: tuple[Any, ...]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+        """Pull a vector on the new hidden states back, along every way within the step.
+
+        Nothing is cut: ways through recurrent products, other groups and operations that are not
+        marked count as well. What the caller does not use is not computed under `jax.jit`.
+
+        Args:
+            cotangents: Per group, `(*varshape, S)`.
+
+        Returns:
+            Cotangents of the old hidden states, per group `(*varshape, S)`; of the parameters,
+            by state key, like their values; of the results of marked operations, by relation
+            key `(G, H, O)`.
+        """
+        params = {s.key: self.states[s.key] for s in self.graph.module_info.by_role('param')}
+        added = {r.key: jnp.zeros(r.result_shape, r.dtype) for r in self.relations}
+        pull = jax.vjp(self._step, self.hidden, params, added)[1]
+        hidden, params, results = pull(cotangents)
+        return hidden, params, {r.key: r.y_block(results[r.key]) for r in self.relations}
+
+    def _step(
+        self,
+        hidden: tuple[Any, ...],
+        params: Mapping[str, Any] | None = None,
+        added: Mapping[str, Any] | None = None,
+    ) -> tuple[Any, ...]:
+        """The map from old to new hidden states; everything else is fixed.
+
+        Args:
+            hidden: Per group, `(*varshape, S)`.
+            params: Parameters in place of those of the step, by state key.
+            added: By relation key, what is added to the results of its operation.
+        """
+        values = {**self.states, **(params or {})}
         for group, stacked in zip(self.graph.hidden_groups, hidden, strict=True):
             parts = group.split_hidden(stacked)
             for spec, part in zip(group.hidden_states, parts, strict=True):
                 values[spec.key] = spec.treedef.unflatten([part])
-        _, _, read = run_step(self.graph.module_info, self.args, values, effects=False)
+        add = {r.y_var: added[r.key] for r in self.relations} if added else None
+        _, _, read = run_step(self.graph.module_info, self.args, values, effects=False, add=add)
         return tuple(
             group.concat_hidden([read(v) for v in group.hidden_outvars])
             for group in self.graph.hidden_groups

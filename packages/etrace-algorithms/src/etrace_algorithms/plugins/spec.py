@@ -19,6 +19,7 @@ API_VERSION = 1
 
 EXACTNESS: Mapping[str, str] = MappingProxyType(
     {
+        'exact': 'the gradient of backpropagation through time for every model at every length',
         'exact-diagonal': 'the gradient of backpropagation through time wherever the recurrence '
         'is position-diagonal',
         'approximate': 'a biased gradient with known limits',
