@@ -14,6 +14,7 @@ from etrace_compiler._compile import (
 )
 from etrace_compiler._jax import is_traced
 from etrace_compiler.analysis.carried import carried_part, carried_states
+from etrace_compiler.analysis.neighbours import PositionNeighbours, position_neighbours
 from etrace_compiler.canonical import ControlFlowPolicy
 from etrace_compiler.contract import Dropped, GroupExactness, Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, DiagnosticLevel
@@ -79,6 +80,7 @@ __all__ = [
     'NotSupportedError',
     'Operator',
     'Part',
+    'PositionNeighbours',
     'Replay',
     'SingleStepData',
     'SparseInput',
@@ -113,6 +115,7 @@ __all__ = [
     'operator_named',
     'operators',
     'path_key',
+    'position_neighbours',
     'register_primitive',
     'run_step',
     'sparse_matmul',
