@@ -115,7 +115,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
     def replicate_states(self, size: int) -> None:
         """Give every state of the model a leading batch axis, for a learner that runs by vmap.
 
-        A state that has it already, because its model resets it to zeros of its own shape, keeps it.
+        A state that its model resets to zeros of its own shape has it already, and keeps it.
 
         Args:
             size: Number of copies.
