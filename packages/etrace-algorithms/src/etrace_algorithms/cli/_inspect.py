@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from etrace_algorithms.abstract import compile_abstract
-from etrace_algorithms.cli._target import UsageError, load_target, user_traceback, working_directory
+from etrace_algorithms.cli._target import load_target, user_traceback, working_directory
+from etrace_algorithms.cli._usage import UsageError
 from etrace_algorithms.memory import parse_bytes
 from etrace_algorithms.plan import MemoryPlan, memory_plan
 from etrace_algorithms.validation import check_trainable
@@ -64,14 +65,6 @@ def _batch(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    try:
-        return _inspect(options)
-    except UsageError as error:
-        print(f'etrace inspect: {error}', file=sys.stderr)
-        return 2
-
-
-def _inspect(options: argparse.Namespace) -> int:
     budget = _read_budget(options.budget)
     with working_directory():
         graph, failure, records = _compile(options)

@@ -3,22 +3,29 @@
 import argparse
 import json
 import os
-import textwrap
+import sys
 from dataclasses import asdict
 from typing import Any
 
+from etrace_algorithms.cli._table import table
+from etrace_algorithms.cli._usage import paragraph
 from etrace_algorithms.plugins.discovery import Discovery
 from etrace_algorithms.plugins.lookup import Settings, discovered
 from etrace_algorithms.plugins.spec import LearnerSpec
+from etrace_compiler.terminal import is_coloured
 
-__all__ = ['add_to', 'as_json', 'as_text']
-
-_WIDTH = 100
+__all__ = ['add_to', 'as_json', 'as_text', 'describe']
 
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser's commands."""
-    parser = commands.add_parser('list', help='list every learner and every plugin problem')
+    parser = commands.add_parser(
+        'list',
+        help='list every learner and every plugin problem',
+        description='List the learners that are installed, where each comes from and what it '
+        'promises, and the plugins that cannot be used, with the reason. Exits with 1 in strict '
+        'mode if there are such plugins.',
+    )
     parser.add_argument('--json', action='store_true', help='write JSON')
     parser.add_argument(
         '--strict',
@@ -30,7 +37,7 @@ def add_to(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     found = discovered()
-    print(as_json(found) if options.json else as_text(found))
+    print(as_json(found) if options.json else as_text(found, is_coloured(sys.stdout)))
     strict = options.strict or Settings.of(os.environ).strict
     return 1 if strict and found.problems else 0
 
@@ -39,7 +46,9 @@ def as_json(found: Discovery) -> str:
     """Return what was found for a machine."""
     return json.dumps(
         {
-            'learners': [_describe(spec, found) for spec in found.registry.specs],
+            'learners': [
+                describe(spec, found.registry.name_of(spec)) for spec in found.registry.specs
+            ],
             'problems': [asdict(problem) for problem in found.problems],
             'disabled': list(found.disabled),
         },
@@ -47,11 +56,12 @@ def as_json(found: Discovery) -> str:
     )
 
 
-def _describe(spec: LearnerSpec, found: Discovery) -> dict[str, Any]:
+def describe(spec: LearnerSpec, name: str) -> dict[str, Any]:
+    """Return what a learner announces, for a machine; `name` is the one to ask for."""
     origin = spec.origin
     return {
         'name': spec.name,
-        'ask_for': found.registry.name_of(spec),
+        'ask_for': name,
         'aliases': list(spec.aliases),
         'summary': spec.summary,
         'exactness': spec.exactness,
@@ -66,16 +76,14 @@ def _describe(spec: LearnerSpec, found: Discovery) -> dict[str, Any]:
     }
 
 
-def as_text(found: Discovery) -> str:
+def as_text(found: Discovery, drawn: bool = False) -> str:
     """Return what was found for a reader: a table, a paragraph for each learner, the problems."""
-    rows = [('LEARNER', 'EXACTNESS', 'MEMORY', 'FROM')]
-    rows += [
+    rows = [
         (found.registry.name_of(spec), spec.exactness, spec.memory, str(spec.origin))
         for spec in found.registry.specs
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ['  '.join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
-    if not found.registry.specs:
+    lines = [table(('learner', 'exactness', 'memory', 'from'), rows, drawn)]
+    if not rows:
         lines.append('none: is etrace-algorithms installed, or is everything disabled?')
     blocks = ['\n'.join(lines)]
     blocks += [_paragraph(spec, found) for spec in found.registry.specs]
@@ -83,27 +91,16 @@ def as_text(found: Discovery) -> str:
         blocks.append(f'Disabled: {", ".join(found.disabled)}')
     if found.problems:
         count = len(found.problems)
-        items = [_wrap(str(problem), '  ! ') for problem in found.problems]
+        items = [paragraph(str(problem), '  ! ') for problem in found.problems]
         blocks.append('\n'.join([f'{count} problem{"s" if count > 1 else ""}:', *items]))
     return '\n\n'.join(blocks)
 
 
 def _paragraph(spec: LearnerSpec, found: Discovery) -> str:
-    lines = [found.registry.name_of(spec), _wrap(spec.summary)]
+    lines = [found.registry.name_of(spec), paragraph(spec.summary)]
     if spec.aliases:
-        lines.append(_wrap(f'Also: {", ".join(spec.aliases)}'))
-    lines.append(_wrap(f'Reference: {spec.reference}'))
+        lines.append(paragraph(f'Also: {", ".join(spec.aliases)}'))
+    lines.append(paragraph(f'Reference: {spec.reference}'))
     if missing := spec.missing():
-        lines.append(_wrap(f'Not installed, but required: {", ".join(missing)}'))
+        lines.append(paragraph(f'Not installed, but required: {", ".join(missing)}'))
     return '\n'.join(lines)
-
-
-def _wrap(text: str, indent: str = '    ') -> str:
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=indent,
-        subsequent_indent='    ',
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from etrace_algorithms.cli import _inspect, _list
+from etrace_algorithms.cli import _cite, _info, _inspect, _list
+from etrace_algorithms.cli._usage import UsageError
 from etrace_algorithms.plugins.records import OWN_DISTRIBUTION
 
 __all__ = ['main']
@@ -19,8 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the program's name; by default that of this process.
 
     Returns:
-        The exit code: 0; 1 if `list --strict` found problems, or `inspect` a model that does not
-        compile or has a weight that cannot learn; 2 for a wrong call.
+        The exit code: 0 if all is well; 1 if the answer is bad, such as a plugin with a problem
+        in strict mode, a model that does not compile, or a learner that cannot be imported; 2 for
+        a wrong call.
     """
     options = _parser().parse_args(arguments)
     if hasattr(sys.stdout, 'reconfigure'):
@@ -28,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = options.run(options)
         sys.stdout.flush()
+    except UsageError as error:
+        print(f'etrace {options.command}: {error}', file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # The reader went away (`etrace list | head`); Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,9 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         prog='etrace', description='Online learners for recurrent and spiking networks.'
     )
     parser.add_argument('--version', action='version', version=f'etrace {_version()}')
-    commands = parser.add_subparsers(title='commands', required=True, metavar='COMMAND')
-    _list.add_to(commands)
-    _inspect.add_to(commands)
+    commands = parser.add_subparsers(
+        title='commands', required=True, metavar='COMMAND', dest='command'
+    )
+    for command in (_list, _info, _inspect, _cite):
+        command.add_to(commands)
     return parser
 
 

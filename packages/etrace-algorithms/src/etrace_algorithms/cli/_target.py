@@ -16,16 +16,13 @@ import brainstate
 import brainunit
 import jax
 
+from etrace_algorithms.cli._usage import UsageError
 from etrace_compiler.errors import explain_error
 
-__all__ = ['UsageError', 'load_target', 'user_traceback', 'working_directory']
+__all__ = ['load_target', 'user_traceback', 'working_directory']
 
 _NOTES_OF_JAX = ('-----', 'For simplicity, JAX has removed')
 _CONTRACT = 'a function without arguments that returns (model, input, ...)'
-
-
-class UsageError(Exception):
-    """Raised for a call of the command line that cannot be carried out."""
 
 
 def load_target(target: str) -> tuple[brainstate.nn.Module, tuple[Any, ...]]:

@@ -4,6 +4,7 @@ Everything is lazy: no plugin is imported before the first look-up, and no learn
 first use.
 """
 
+from etrace_algorithms.plugins.citation import cite
 from etrace_algorithms.plugins.errors import (
     AmbiguousLearnerError,
     LearnerLoadError,
@@ -31,6 +32,7 @@ __all__ = [
     'PluginProblem',
     'PluginWarning',
     'UnknownLearnerError',
+    'cite',
     'get_learner',
     'hookimpl',
     'learners',

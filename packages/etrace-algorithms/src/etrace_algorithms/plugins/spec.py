@@ -52,6 +52,8 @@ class LearnerSpec:
             one is missing the learner is listed, but can't be loaded.
         api_version: The plugin interface it was written for.
         aliases: Further names.
+        bibtex: How to cite the method, one or several BibTeX entries. Without it `cite` makes an
+            entry of `reference`.
         origin: Where it was found. Filled in by discovery; a plugin leaves it alone.
 
     Raises:
@@ -74,6 +76,7 @@ class LearnerSpec:
     requires: tuple[str, ...] = ()
     api_version: int = 1
     aliases: tuple[str, ...] = ()
+    bibtex: str = ''
     origin: Origin | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class LearnerSpec:
             bool(_TARGET.fullmatch(target)) if isinstance(target, str) else callable(target),
             "a callable or 'module:attr'",
         )
+        self._check('bibtex', _is_bibtex(self.bibtex), 'entries such as @article{...}, or nothing')
         for module in self.requires:
             valid = isinstance(module, str) and module.isidentifier()
             self._check('requires', valid, 'names of top-level modules', module)
@@ -179,6 +183,14 @@ class LearnerSpec:
 
 def _is_line(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def _is_bibtex(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    printable = all(line.isprintable() for line in value.splitlines())
+    entries = not value.strip() or value.lstrip().startswith('@')
+    return printable and entries and value.count('{') == value.count('}')
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from etrace_algorithms.plugins._sources import WANG, WILLIAMS
 from etrace_algorithms.plugins.hookspecs import hookimpl
 from etrace_algorithms.plugins.spec import LearnerSpec
 
@@ -25,5 +26,6 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             'algorithm for continually running fully recurrent neural networks, Neural '
             'Computation 1(2):270-280, doi:10.1162/neco.1989.1.2.270',
             aliases=('diagonal',),
+            bibtex=WANG + WILLIAMS,
         )
     ]

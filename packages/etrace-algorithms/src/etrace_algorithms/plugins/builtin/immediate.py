@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from etrace_algorithms.plugins._sources import MARSCHALL
 from etrace_algorithms.plugins.hookspecs import hookimpl
 from etrace_algorithms.plugins.spec import LearnerSpec
 
@@ -22,5 +23,6 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             reference='The immediate influence of Marschall, Cho & Savin (2020), A unified '
             'framework of online learning algorithms for training recurrent neural networks, '
             'Journal of Machine Learning Research 21(135):1-34, kept without its past',
+            bibtex=MARSCHALL,
         )
     ]

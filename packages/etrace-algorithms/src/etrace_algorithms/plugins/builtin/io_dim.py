@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from etrace_algorithms.plugins._sources import WANG
 from etrace_algorithms.plugins.hookspecs import hookimpl
 from etrace_algorithms.plugins.spec import LearnerSpec
 
@@ -23,5 +24,6 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             'spiking neural networks, Nature Communications 17:1745, '
             'doi:10.1038/s41467-026-68453-w',
             aliases=('es_d_rtrl', 'io_dim'),
+            bibtex=WANG,
         )
     ]

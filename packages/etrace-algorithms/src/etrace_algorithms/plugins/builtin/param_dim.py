@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from etrace_algorithms.plugins._sources import WANG
 from etrace_algorithms.plugins.hookspecs import hookimpl
 from etrace_algorithms.plugins.spec import LearnerSpec
 
@@ -22,5 +23,6 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             reference='Wang et al. (2026), Model-agnostic linear-memory online learning in '
             'spiking neural networks, Nature Communications 17:1745, '
             'doi:10.1038/s41467-026-68453-w',
+            bibtex=WANG,
         )
     ]
