@@ -13,11 +13,12 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
     return [
         LearnerSpec(
             name='decayed_trace',
-            summary='The trace of d_rtrl with a discount: credit that is n steps old counts '
-            'decay**n.',
+            summary='The trace of d_rtrl with a discount: credit of n steps ago counts decay**n.',
             factory='etrace_template.rule:DecayedTrace',
             exactness='approximate',
             memory='O(B·I·O·S)',
-            reference='An example, not published: d_rtrl with a discount factor',
+            reference='Not published: d_rtrl with a discount factor',
+            # or the BibTeX of your publication; without it, an entry is made of `reference`
+            bibtex='',
         )
     ]

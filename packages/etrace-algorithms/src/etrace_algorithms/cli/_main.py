@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from etrace_algorithms.cli import _cite, _info, _inspect, _list
+from etrace_algorithms.cli import _cite, _info, _inspect, _list, _new_plugin
 from etrace_algorithms.cli._usage import UsageError
 from etrace_algorithms.plugins.records import OWN_DISTRIBUTION
 
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title='commands', required=True, metavar='COMMAND', dest='command'
     )
-    for command in (_list, _info, _inspect, _cite):
+    for command in (_list, _info, _inspect, _cite, _new_plugin):
         command.add_to(commands)
     return parser
 
