@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -52,6 +53,7 @@ nox.options.sessions = ['tests', 'docs']
 
 PACKAGES = sorted(path.parent for path in ROOT.glob('packages/*/pyproject.toml'))
 PLUGINS = sorted(path.parent for path in ROOT.glob('plugins/*/pyproject.toml'))
+TEMPLATE = next(ROOT.glob('packages/*/src/*/cli/template/pyproject.toml.tmpl'))
 CONSTRAINTS = ROOT / 'constraints.txt'
 ENV = {
     # Bytecode off would make every start of jax three times slower.
@@ -191,12 +193,31 @@ def wheels(session: nox.Session) -> None:
                     f'{item["metadata"]["name"]} came from {url}, not from the wheelhouse'
                 )
 
+    def listed(key: str) -> set[str]:
+        found = json.loads(run('etrace', 'list', '--json'))
+        if found['problems']:
+            session.error(f'`etrace list` reports problems: {found["problems"]}')
+        return {learner[key] for learner in found['learners']}
+
     def check_listed(key: str, *expected: str) -> None:
-        listing = run('etrace', 'list', '--json')
-        learners, problems = json.loads(listing)['learners'], json.loads(listing)['problems']
-        missing = set(expected) - {learner[key] for learner in learners}
-        if missing or problems:
-            session.error(f'`etrace list` misses {missing}, or reports problems:\n{listing}')
+        if missing := set(expected) - listed(key):
+            session.error(f'`etrace list` misses {missing}')
+
+    def prove_third_party(name: str) -> None:
+        """Publish a new plugin to this machine, use it by name, and take it away again."""
+        # elsewhere, or pytest would find the settings of this repository
+        with tempfile.TemporaryDirectory() as empty, session.chdir(empty):
+            run('etrace', 'new-plugin', name)
+            (package,) = Path(empty).iterdir()
+            session.run('python', '-m', 'build', '--no-isolation', package.name)
+            pip_install(str(*package.glob('dist/*.whl')))
+            check_listed('name', name)
+            pip_install('pytest')
+            run('python', '-m', 'pytest', '-q', package.name)
+            session.log(run('python', str(ROOT / 'tests/third_party.py'), name).strip())
+        run('python', '-m', 'pip', 'uninstall', '-q', '-y', package.name)
+        if name in listed('name'):
+            session.error(f'{name} is uninstalled, and still listed')
 
     built = {project_name(path) for path in [*PACKAGES, *PLUGINS]}
     pip_install('etrace-algorithms')
@@ -204,6 +225,7 @@ def wheels(session: nox.Session) -> None:
     check_listed('name', 'd_rtrl', 'pp_prop', 'param_dim', 'immediate')
     pip_install('etrace-nn')
     run('python', '-c', 'import etrace_nn')
+    prove_third_party('proof')
     for plugin in map(project_name, PLUGINS):
         pip_install(plugin)
         check_listed('distribution', plugin)
@@ -236,8 +258,7 @@ def bump(session: nox.Session) -> None:
         case _:
             session.error(f'got {session.posargs}; expected one version such as 0.2.0')
     pin = f'>={version},<{f"0.{minor + 1}" if major == 0 else major + 1}'
-    for path in [*PACKAGES, *PLUGINS]:
-        file = path / 'pyproject.toml'
+    for file in [*(path / 'pyproject.toml' for path in [*PACKAGES, *PLUGINS]), TEMPLATE]:
         text = re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', file.read_text())
         for name in map(project_name, PACKAGES):
             text = re.sub(rf'"{name}[><=][^"]*"', f'"{name}{pin}"', text)
