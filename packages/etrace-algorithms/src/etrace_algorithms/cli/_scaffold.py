@@ -159,7 +159,7 @@ def _not_written(target: Path, got: str) -> str:
 
 def _template() -> Iterator[tuple[str, Traversable]]:
     """Yield the files of the template and the paths that they get."""
-    folders = [('', importlib.resources.files(__package__) / 'template')]
+    folders = [('', importlib.resources.files('etrace_algorithms.cli') / 'template')]
     for prefix, folder in folders:
         for item in folder.iterdir():
             if item.is_dir():
