@@ -106,6 +106,14 @@ def test_list_as_json(site, capsys):
     assert problem['stage'] == 'import'
 
 
+def test_what_a_plugin_prints_is_not_part_of_the_answer(site, capsys):
+    site.add('etrace-loud', "print('hello')")
+    assert main(['list', '--json']) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)['learners']
+    assert 'hello\n' in err
+
+
 def test_list_when_nothing_is_found(capsys, monkeypatch):
     monkeypatch.setattr('etrace_algorithms.plugins.lookup.installed_entry_points', lambda: ((), ()))
     code, out = run(capsys, 'list')

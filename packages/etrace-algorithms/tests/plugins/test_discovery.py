@@ -50,6 +50,12 @@ BROKEN = {
         '`plugin` cannot be imported: got Odd: (no text); expected',
         'ETA811',
     ),
+    'raises-what-is-no-exception': (
+        'class Stop(BaseException):\n    __str__ = None\nraise Stop',
+        'import',
+        '`plugin` cannot be imported: got Stop: (no text); expected',
+        'ETA811',
+    ),
     'wrong-signature': (
         hook('return []', arguments='registry'),
         'validate',
@@ -136,6 +142,26 @@ BROKEN = {
         'result',
         '`etrace_register_learners` returned a wrong item: got an item of type dict; expected',
         'ETA817',
+    ),
+    'returns-a-subclass': (
+        hook(
+            f'return [{SPEC.format(1).replace("LearnerSpec", "type(chr(65), (LearnerSpec,), {})")}]'
+        ),
+        'result',
+        '`etrace_register_learners` returned a wrong item: got an item of type A; expected',
+        'ETA817',
+    ),
+    'forged-spec': (
+        hook('return [object.__new__(LearnerSpec)]'),
+        'call',
+        '`etrace_register_learners` failed when called: got AttributeError:',
+        'ETA816',
+    ),
+    'changed-spec': (
+        hook(f"s = {SPEC.format(1)}\n    object.__setattr__(s, 'name', 3)\n    yield s"),
+        'call',
+        '`etrace_register_learners` failed when called: got LearnerSpecError: `LearnerSpec.name`',
+        'ETA816',
     ),
     'newer-interface': (
         hook(f'return [{SPEC.format(2)}]'),
@@ -239,6 +265,34 @@ def test_the_same_learner_name_in_two_distributions_is_ambiguous_not_broken(site
     found = discover(site.entry_points())
     assert found.problems == ()
     assert names(found) == OURS | {'etrace-a:same', 'etrace-b:Same'}
+
+
+@pytest.mark.parametrize(
+    ('target', 'error'),
+    [
+        ('operator:no_such_attribute', 'AttributeError'),
+        ('no_such_module:plugin', 'ModuleNotFoundError'),
+        ('not a module', 'AttributeError'),
+        ('', 'AttributeError'),
+    ],
+)
+def test_entry_points_that_lead_nowhere(site, target, error):
+    site.add_good('etrace-good', 'good')
+    wrong = EntryPoint('wrong', target, 'etrace.learners')
+    found = discover([wrong, *site.entry_points()])
+    (problem,) = found.problems
+    assert (problem.plugin, problem.stage) == ('wrong', 'import')
+    assert problem.error.startswith(f'`plugin` cannot be imported: got {error}')
+    assert 'good' in names(found)
+
+
+def test_a_distribution_without_metadata(site):
+    site.add_good('etrace-bare', 'good')
+    (site.folder / 'etrace_bare-0.1.dist-info/METADATA').unlink()
+    site.add_good('etrace-good', 'better')
+    found = discover(site.entry_points())
+    assert {'good', 'better'} <= names(found)
+    assert found.registry.get('better').origin.distribution == 'etrace-good'
 
 
 def test_a_learner_with_a_missing_requirement_is_listed(site):

@@ -197,14 +197,24 @@ def test_settings_are_read_from_the_environment():
     ) == lookup.Settings(True, ('a', 'b'))
 
 
-def test_importing_the_package_imports_no_plugin(site):
+def test_importing_the_package_reads_no_plugin(site):
     site.add('etrace-loud', 'raise SystemExit("imported")')
+    for n in range(20):
+        site.add_good(f'etrace-many-{n}', f'many_{n}')
     code = (
         f'import sys; sys.path.insert(0, {str(site.folder)!r})\n'
-        'import etrace_algorithms.plugins as p\n'
-        'loaded = [m for m in sys.modules if ".plugins.builtin." in m or m == "etrace_loud"]\n'
-        'assert not loaded, loaded\n'
+        'from importlib.metadata import EntryPoint\n'
+        'loaded, load = [], EntryPoint.load\n'
+        'EntryPoint.load = lambda self: (loaded.append(self.group), load(self))[1]\n'
+        'import etrace_algorithms, etrace_algorithms.plugins as p\n'
+        'from etrace_algorithms.plugins import lookup\n'
+        'seen = [m for m in sys.modules if ".builtin." in m or m.startswith("etrace_many")]\n'
+        'assert not seen, seen\n'
+        'assert "etrace.learners" not in loaded, loaded\n'
+        'assert lookup._memory.discovery is None\n'
         'assert [q.stage for q in p.problems() if q.distribution == "etrace-loud"] == ["import"]\n'
+        'assert loaded.count("etrace.learners") >= 25, loaded\n'
+        'assert "etrace_many_7" in sys.modules\n'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 from etrace_algorithms.cli._factory import Parameter, formula_of, parameters_of
 from etrace_algorithms.cli._list import describe
 from etrace_algorithms.cli._table import table
-from etrace_algorithms.cli._usage import find_learner, paragraph
+from etrace_algorithms.cli._usage import apart, find_learner, paragraph
 from etrace_algorithms.plugins.citation import cite
 from etrace_algorithms.plugins.errors import LearnerLoadError
 from etrace_algorithms.plugins.spec import EXACTNESS, LearnerSpec
@@ -35,7 +35,8 @@ def _run(options: argparse.Namespace) -> int:
     parameters: tuple[Parameter, ...] = ()
     formula = error = ''
     try:
-        factory = spec.load()
+        with apart():
+            factory = spec.load()
         parameters, formula = parameters_of(factory), formula_of(factory)
     except LearnerLoadError as failure:
         error = str(failure)
@@ -52,7 +53,7 @@ def _as_json(
     found = {
         **describe(spec, name),
         'promise': EXACTNESS[spec.exactness],
-        'factory': spec.factory if isinstance(spec.factory, str) else repr(spec.factory),
+        'factory': spec.factory if isinstance(spec.factory, str) else None,
         'parameters': [
             {
                 'name': p.name,

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from etrace_algorithms.cli._table import table
-from etrace_algorithms.cli._usage import paragraph
+from etrace_algorithms.cli._usage import installed, paragraph
 from etrace_algorithms.plugins.discovery import Discovery
-from etrace_algorithms.plugins.lookup import Settings, discovered
+from etrace_algorithms.plugins.lookup import Settings
 from etrace_algorithms.plugins.spec import LearnerSpec
 from etrace_compiler.terminal import is_coloured
 
@@ -36,7 +36,7 @@ def add_to(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    found = discovered()
+    found = installed()
     print(as_json(found) if options.json else as_text(found, is_coloured(sys.stdout)))
     strict = options.strict or Settings.of(os.environ).strict
     return 1 if strict and found.problems else 0

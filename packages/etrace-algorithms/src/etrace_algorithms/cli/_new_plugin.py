@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from etrace_algorithms.cli._scaffold import Names, write
-from etrace_algorithms.cli._usage import UsageError
-from etrace_algorithms.plugins.lookup import discovered
+from etrace_algorithms.cli._usage import UsageError, installed
 from etrace_compiler.errors import explain_error
 
 __all__ = ['add_to']
@@ -63,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _taken(names: Names) -> str | None:
     """Say who has one of the names here, if anybody does."""
-    claimants = discovered().registry.claims.get(names.learner)
+    claimants = installed().registry.claims.get(names.learner)
     if claimants:
         return f'a learner of {claimants[0].origin}'
     try:

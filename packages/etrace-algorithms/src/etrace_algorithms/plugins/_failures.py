@@ -136,12 +136,12 @@ class PluginFailure(Exception):
 
 
 def attempt(action: Callable[[], T], failure: Callable[[BaseException], PluginFailure]) -> T:
-    """Run foreign code; what it raises, `SystemExit` included, becomes a failure."""
+    """Run foreign code; whatever it raises becomes a failure, but for an interruption by hand."""
     try:
         return action()
-    except PluginFailure:
+    except (PluginFailure, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise failure(error) from error
 
 

@@ -5,7 +5,7 @@ none can wrap, block or outvote the hook of another, whatever the version of plu
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -130,10 +130,18 @@ def _check_result(result: Any) -> tuple[list[LearnerSpec], list[PluginFailure]]:
     specs: list[LearnerSpec] = []
     failures: list[PluginFailure] = []
     for item in attempt(lambda: list(result), PluginFailure.hook_raised):
-        if type(item) is not LearnerSpec:
-            failures.append(PluginFailure.not_a_spec(item))
-        elif item.api_version != API_VERSION:
-            failures.append(PluginFailure.other_version(item))
-        else:
-            specs.append(item)
+        try:
+            specs.append(_check_item(item))
+        except PluginFailure as failure:
+            failures.append(failure)
     return specs, failures
+
+
+def _check_item(item: Any) -> LearnerSpec:
+    if type(item) is not LearnerSpec:
+        raise PluginFailure.not_a_spec(item)
+    # checked anew, as nothing forces a plugin to use the constructor
+    spec = attempt(lambda: replace(item, origin=None), PluginFailure.hook_raised)
+    if spec.api_version != API_VERSION:
+        raise PluginFailure.other_version(spec)
+    return spec

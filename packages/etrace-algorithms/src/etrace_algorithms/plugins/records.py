@@ -53,7 +53,9 @@ def describe(error: BaseException) -> str:
     """Return the type and text of an exception, even of one whose text cannot be read."""
     try:
         text = str(error)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         text = '(no text)'
     return f'{type(error).__name__}: {text}'
 

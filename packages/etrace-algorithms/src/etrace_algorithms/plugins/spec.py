@@ -162,7 +162,9 @@ class LearnerSpec:
             found: Any = importlib.import_module(module)
             for attribute in attributes.split('.'):
                 found = getattr(found, attribute)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             message = explain_error(
                 self._label,
                 f'cannot be loaded from {self.factory!r}',
