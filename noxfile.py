@@ -241,6 +241,15 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def examples(session: nox.Session) -> None:
+    """Run the example after `--` with its arguments (`-- copy_memory --seed 1`), or all."""
+    install(session, 'demo')
+    names = [[Path(path).stem] for path in sorted(glob.glob('examples/[!_]*.py'))]
+    for name, *arguments in [session.posargs] if session.posargs else names:
+        session.run('python', f'examples/{name}.py', *arguments, env=ENV)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run every script in `benchmarks/`, or the one after `--` with its arguments."""
     install(session, 'bench')

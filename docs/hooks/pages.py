@@ -6,6 +6,7 @@ A page takes its place in its folder by `order` in its front matter, then by nam
 from pathlib import Path
 
 import benchmark_page
+import example_page
 from code_pages import add_code_pages, table_of_codes
 from mkdocs.structure.files import File
 from mkdocs.utils.meta import get_data
@@ -62,6 +63,7 @@ def on_files(files, config):
         *(api_pages(files, config, package) for package in packages),
     ]
     benchmark_page.add_plot(files, config)
+    example_page.add_plots(files, config)
     config.nav = [
         {'Home': 'index.md'},
         *({title: pages} for title, pages in nav.items() if pages),
@@ -75,4 +77,6 @@ def on_page_markdown(markdown, page, **kwargs):
         return markdown.replace('<!-- codes -->', table_of_codes())
     if page.file.src_uri == benchmark_page.PAGE:
         return benchmark_page.fill(markdown)
+    if page.file.src_uri == example_page.PAGE:
+        return example_page.fill(markdown)
     return markdown
