@@ -18,13 +18,14 @@ from etrace_compiler.errors import explain_error
 __all__ = ['plan_of', 'trace_of']
 
 
-def trace_of(graph: ETraceGraph, trace: Any, path: Any) -> dict:
+def trace_of(graph: ETraceGraph, trace: Any, path: Any, credits: str = 'weights') -> dict:
     """Return the parts of a trace that belong to a parameter.
 
     Args:
         graph: The compiled graph.
         trace: The trace.
         path: Path of the parameter.
+        credits: What credit is given to; see `LearningRule.credits`.
 
     Raises:
         ValueError: If the parameter has no trace; the reason is in the message.
@@ -32,6 +33,8 @@ def trace_of(graph: ETraceGraph, trace: Any, path: Any) -> dict:
     key = path_key(path)
     relations = graph.hidden_param_op_relations
     keys = {r.key for r in relations if key in map(path_key, r.trainable_paths)}
+    if credits == 'parameters' and (found := _pick(trace, {key})):
+        return found
     if not keys:
         reasons = '; '.join(r.message for r in graph.explain(weight_path=key))
         raise ValueError(

@@ -145,14 +145,15 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             weight: The parameter, or its path.
 
         Returns:
-            What the trace holds under the relations of this parameter, by relation key.
+            What the trace holds under the relations of this parameter, by relation key; or under
+            its own key, for a rule that credits parameters.
 
         Raises:
             ValueError: If the parameter has no trace; the reason is in the message.
         """
         if isinstance(weight, brainstate.State):
             weight = self.executor.state_id_to_path.get(id(weight), ('?',))
-        return trace_of(self.graph, self._get_etrace_data(), weight)
+        return trace_of(self.graph, self._get_etrace_data(), weight, self.credits)
 
     def memory_plan(self, budget: int | str | None = None) -> MemoryPlan:
         """Say what this learner keeps and moves; `etrace_algorithms.memory_plan` compares others.
