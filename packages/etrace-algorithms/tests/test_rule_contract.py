@@ -40,14 +40,16 @@ class Influence(LearningRule):
             for s in graph.module_info.by_role('param')
         }
         return tuple(
-            jax.tree.map(lambda p, g=g: jnp.zeros((*g.varshape, g.num_state, *p.shape)), params)
+            jax.tree.map(
+                lambda p, g=g: jnp.zeros((*g.varshape, g.num_state, *p.shape), p.dtype), params
+            )
             for g in graph.hidden_groups
         )
 
     def update(self, trace, lin):
         shapes = [h.shape for h in lin.hidden]
         sizes = np.cumsum([0, *(h.size for h in lin.hidden)])
-        rows = jnp.eye(sizes[-1])
+        rows = jnp.eye(sizes[-1], dtype=lin.hidden[0].dtype)
 
         def split(row):
             return tuple(

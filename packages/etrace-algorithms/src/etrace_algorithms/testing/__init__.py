@@ -1,5 +1,11 @@
 """Oracles and models, for our own tests and for those of plugin authors."""
 
+from etrace_algorithms.testing.conformance import (
+    Answer,
+    LearnerReport,
+    check_learner,
+    conformance_tests,
+)
 from etrace_algorithms.testing.models import (
     DIAGONAL_MODELS,
     RECURRENT_MODELS,
@@ -22,16 +28,20 @@ from etrace_algorithms.testing.probe import Facts, Probe
 __all__ = [
     'DIAGONAL_MODELS',
     'RECURRENT_MODELS',
+    'Answer',
     'DiagonalLSTM',
     'ElementwiseDecay',
     'Facts',
     'LeakyIntegrator',
+    'LearnerReport',
     'PlainRNN',
     'Probe',
     'RecurrentLSTM',
     'SpikingChain',
     'assert_gradients_close',
     'bptt_gradients',
+    'check_learner',
+    'conformance_tests',
     'finite_difference',
     'gradient_alignment',
     'online_gradients',

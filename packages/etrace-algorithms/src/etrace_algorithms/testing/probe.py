@@ -78,16 +78,16 @@ class Probe:
         self._steps: dict[int, Any] = {}
         self._backpropagated: Any = brainstate.transform.jit(self._backpropagate)
 
-    def another(self, **options: Any) -> Any:
-        """Compile a `d_rtrl` learner on the states of the model as they are."""
-        learner = make_learner(self.model, 'd_rtrl', options)
+    def another(self, algorithm: Any = 'd_rtrl', **options: Any) -> Any:
+        """Compile a learner on the states of the model as they are."""
+        learner = make_learner(self.model, algorithm, options)
         learner.compile_graph(self.xs[0])
         return learner
 
-    def vmapped(self, **options: Any) -> Any:
+    def vmapped(self, algorithm: Any = 'd_rtrl', **options: Any) -> Any:
         """Compile a learner that runs by vmap; the model then has states of its own for it."""
         options = {'batch_size': self.xs.shape[1], 'vmap': True, **options}
-        return compile_learner(self.model, 'd_rtrl', self.xs[0], **options)
+        return compile_learner(self.model, algorithm, self.xs[0], **options)
 
     @property
     def first(self) -> Any:
@@ -108,8 +108,7 @@ class Probe:
             out = learner(x)
             return loss_of(out), out
 
-        self._restart(learner)
-        learner.init_etrace_state()
+        self.restart(learner)
         gradients, self.outputs = learner.etrace_grad(
             self.xs,
             step_fn=self._steps.setdefault(id(learner), step),
@@ -122,14 +121,16 @@ class Probe:
 
     def backpropagated(self, mask: Any = None) -> Gradients:
         """Return the gradient of backpropagation through time."""
-        self._restart(self.learner)
+        self.restart(self.learner)
         gradients = self._backpropagated(jnp.ones(len(self.xs)) if mask is None else mask)
-        self._restart(self.learner)
+        self.restart(self.learner)
         return gradients
 
-    def _restart(self, learner: Any) -> None:
+    def restart(self, learner: Any) -> None:
+        """Set the model to the states of the probe, and a learner's trace to its beginning."""
         for path, state in learner.executor.states.items():
             state.value = self.start[path]
+        learner.init_etrace_state()
 
     def facts(self) -> Facts:
         """Measure what there is to know about the model."""
