@@ -1,5 +1,6 @@
 """Oracles and models, for our own tests and for those of plugin authors."""
 
+from etrace_algorithms.testing.compare import Comparison, compare_with_bptt
 from etrace_algorithms.testing.conformance import (
     Answer,
     LearnerReport,
@@ -29,6 +30,7 @@ __all__ = [
     'DIAGONAL_MODELS',
     'RECURRENT_MODELS',
     'Answer',
+    'Comparison',
     'DiagonalLSTM',
     'ElementwiseDecay',
     'Facts',
@@ -41,6 +43,7 @@ __all__ = [
     'assert_gradients_close',
     'bptt_gradients',
     'check_learner',
+    'compare_with_bptt',
     'conformance_tests',
     'finite_difference',
     'gradient_alignment',
