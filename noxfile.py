@@ -97,6 +97,9 @@ NEWEST = newest_python()
 #: Most of the time of the tests goes into compiling programs that run once.
 QUICK = ['--xla_backend_optimization_level=0', '--xla_cpu_use_fusion_emitters=false']
 
+#: As many processes as there are cores.
+PARALLEL = ['-n', 'auto', '--maxprocesses', '8']
+
 #: Tests of the engines, which are written for what XLA makes of them.
 OPTIMISED = ['test_windows.py', 'test_carried.py', 'test_rules.py']
 
@@ -109,17 +112,21 @@ def has_flag(session: nox.Session, flag: str) -> bool:
     return not subprocess.run(command, env=trial, capture_output=True).returncode
 
 
-def run_tests(session: nox.Session) -> None:
+def quickly(session: nox.Session) -> dict[str, str]:
+    """The environment in which XLA compiles quickly."""
+    return {**ENV, 'XLA_FLAGS': ' '.join(flag for flag in QUICK if has_flag(session, flag))}
+
+
+def run_tests(session: nox.Session, *options: str) -> None:
     """Run pytest over everything, or over what is named after `--`, compiled quickly."""
     install(session, 'tests')
     session.run('python', '-c', "import sys, jax; print(sys.version, '| jax', jax.__version__)")
-    flags = ' '.join(flag for flag in QUICK if has_flag(session, flag))
-    pytest(session, *session.posargs, env={**ENV, 'XLA_FLAGS': flags})
+    pytest(session, *(session.posargs or (*options, *PARALLEL)), env=quickly(session))
 
 
 def pytest(session: nox.Session, *arguments: str, env: dict[str, str]) -> None:
     """Run pytest on several processes."""
-    session.run('pytest', *(arguments or ['-n', 'auto', '--maxprocesses', '8']), env=env)
+    session.run('pytest', *arguments, env=env)
 
 
 @nox.session
@@ -132,14 +139,15 @@ def tests(session: nox.Session) -> None:
 def compat(session: nox.Session) -> None:
     """Run the same tests on the newest stack, if a Python for it is installed.
 
-    The tests of the engines run once more, on programs that are compiled as users compile them.
+    The conformance kit tries less of every learner here. The tests of the engines run once more,
+    on programs that are compiled as users compile them.
     """
     if NEWEST is None:
         session.skip('no Python 3.12 or newer found: the newest stack was NOT tested')
-    run_tests(session)
+    run_tests(session, '--etrace-level', 'quick')
     if not session.posargs:
         files = [path for name in OPTIMISED for path in glob.glob(f'packages/*/tests/{name}')]
-        pytest(session, '-n', 'auto', '--maxprocesses', '8', *sorted(files), env=ENV)
+        pytest(session, *PARALLEL, *sorted(files), env=ENV)
 
 
 @nox.session
@@ -147,7 +155,7 @@ def nightly(session: nox.Session) -> None:
     """Draw thousands of random models, and compare each with backpropagation."""
     install(session, 'tests')
     files = sorted(glob.glob('packages/*/tests/test_random_models.py'))
-    arguments = session.posargs or ['-n', 'auto', '--maxprocesses', '8']
+    arguments = session.posargs or PARALLEL
     session.run('pytest', '--hypothesis-profile=nightly', *arguments, *files, env=ENV)
 
 
@@ -155,7 +163,7 @@ def nightly(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`; any warning is an error."""
     install(session, 'docs')
-    session.run('mkdocs', *(session.posargs or ['build', '--strict']), env=ENV)
+    session.run('mkdocs', *(session.posargs or ['build', '--strict']), env=quickly(session))
 
 
 @nox.session
