@@ -171,6 +171,34 @@ def test_the_filter_completes_a_leaky_readout_outside_of_the_model():
     assert_gradients_close(ours, {('w',): expected[('w',)]})
 
 
+def test_random_feedback_by_the_formula_of_the_paper():
+    model, xs = Spiking(), inputs()
+    rule = EProp(KAPPA, Feedback('random', observable='z'))
+    assert not rule.exact_at_one_step
+    learner = etrace_algorithms.compile(model, rule, xs[0], batch_size=BATCH)
+    matrix = learner.etrace.value['feedback']['B'][0][0]
+    ours = online_gradients(learner, xs, loss=loss)
+    traces, spikes = eligibility(model, xs)
+    deltas = jax.vmap(jax.grad(loss))(spikes @ model.out.value)
+    for name, e in zip('wu', traces, strict=True):
+        expected = jnp.einsum('tbj,tbij->ij', deltas @ matrix, filtered(e, KAPPA))
+        assert_gradients_close({name: ours[(name,)]}, {name: expected})
+    expected = jnp.einsum('tbj,tbk->jk', spikes, deltas)
+    assert_gradients_close({'out': ours[('out',)]}, {'out': expected})
+
+
+def test_adaptive_feedback_keeps_what_it_has_learned():
+    rule, x = EProp(feedback=Feedback('adaptive', observable='z', readout='out')), inputs()[0]
+    learner = etrace_algorithms.compile(Spiking(), rule, x, batch_size=BATCH)
+    before = learner.etrace.value['feedback']['B'][0][0]
+    learner(x)
+    learner.model.out.value += 0.5
+    learner(x)
+    learner.reset_state(BATCH)
+    assert jnp.allclose(learner.etrace.value['feedback']['B'][0][0], before + 0.5)
+    assert not jnp.any(jax.tree.leaves(learner.etrace.value['e'])[0])
+
+
 def test_windows_vmap_and_several_steps_at_once_are_the_step_engine():
     rule, steps = EProp(KAPPA), learn(EProp(KAPPA), PlainRNN())
     assert_gradients_close(learn(rule, PlainRNN(), chunk_size=4), steps)

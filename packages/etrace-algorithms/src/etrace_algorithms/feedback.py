@@ -12,6 +12,7 @@ References:
     doi:10.1109/ICNN.1994.374486.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,9 +47,6 @@ class Feedback:
     they are fed alone. What a weight does by another way than its marked operation, and what is
     not marked (a plain product that reads out, say), keeps its exact gradient.
 
-    The last axis of an output is its width; the axes before are those of a batch, and the first
-    ones of every hidden group.
-
     Attributes:
         kind: `'symmetric'`, `'random'` or `'adaptive'`.
         seed: Of the matrices.
@@ -60,6 +58,8 @@ class Feedback:
         local: Observables whose derivative the last outputs are: these are not projected. A
             model that returns `(y, z)` with `local='z'` may be regularised on `z`.
         decay: Of adaptive feedback, $\lambda$, once for each change of the weights.
+        batch_axes: How many axes the outputs and the hidden groups have in common, the first
+            ones; by default all of an output but its last.
 
     Raises:
         ValueError: If an option is out of range.
@@ -72,6 +72,7 @@ class Feedback:
     readout: str | tuple[str, ...] = ()
     local: str | tuple[str, ...] = ()
     decay: float = 0.0
+    batch_axes: int | None = None
 
     def __post_init__(self) -> None:
         for name in ('observable', 'readout', 'local'):
@@ -115,7 +116,7 @@ class Feedback:
             ValueError: If an option does not fit the model; the message says which.
         """
         matrices = tuple(
-            tuple(self._matrix(i, shape, group) for group, _ in self._targets(graph))
+            tuple(self._matrix(i, *shape, group) for group, _ in self._targets(graph))
             for i, shape in enumerate(self._outputs(graph))
         )
         for name in self.local:
@@ -149,11 +150,12 @@ class Feedback:
             value = values[group.index]
             values[group.index] = value.at[..., at].add(fed.astype(value.dtype))
 
-        broadcast = len(deltas) - len(self.local)
-        for delta, matrices in zip(deltas[:broadcast], state['B'], strict=True):
+        outputs = self._outputs(graph)
+        for delta, shape, matrices in zip(deltas, outputs, state['B'], strict=False):
+            flat = delta.reshape((*shape[0], shape[1]))
             for target, matrix in zip(self._targets(graph), matrices, strict=True):
-                add(target, jnp.tensordot(jnp.atleast_1d(delta), matrix, 1))
-        for delta, name in zip(deltas[broadcast:], self.local, strict=True):
+                add(target, jnp.tensordot(flat, matrix, 1))
+        for delta, name in zip(deltas[len(outputs) :], self.local, strict=True):
             add(self._named(graph, name), delta)
         return replace(signal, values=tuple(values))
 
@@ -195,20 +197,23 @@ class Feedback:
         _check('observable', found, name, wanted, fix)
         return found[0]
 
-    def _outputs(self, graph: ETraceGraph) -> list[tuple[int, ...]]:
-        """Shapes of the outputs that are projected."""
+    def _outputs(self, graph: ETraceGraph) -> list[tuple[tuple[int, ...], int]]:
+        """The batch and the width of the outputs that are projected."""
         atoms = graph.module_info.out_atoms
-        shapes = [tuple(a.shape) or (1,) for a in atoms if jnp.issubdtype(a.dtype, jnp.inexact)]
+        shapes = [tuple(a.shape) for a in atoms if jnp.issubdtype(a.dtype, jnp.inexact)]
         kept = shapes[: len(shapes) - len(self.local)]
         fix = 'Let the step return what the loss is a function of.'
         _check('local', kept, self.local, 'fewer names than the model has outputs', fix)
-        return kept
+        axes = (self.batch_axes if self.batch_axes is not None else max(len(s) - 1, 0)
+                for s in kept)  # fmt: skip
+        return [(s[:n], math.prod(s[n:])) for s, n in zip(kept, axes, strict=True)]
 
-    def _matrix(self, output: int, shape: tuple[int, ...], group: HiddenGroup) -> Any:
-        *batch, width = shape
-        fits = group.varshape[: len(batch)] == tuple(batch)
-        wanted = f'an output whose axes, all but the last, begin {group.varshape}'
-        _check('output', fits, shape, wanted, 'Put the batch first, and one axis of numbers last.')
+    def _matrix(self, output: int, batch: tuple[int, ...], width: int, group: HiddenGroup) -> Any:
+        clear = batch or len(group.varshape) == 1 or self.batch_axes is not None
+        fits = clear and group.varshape[: len(batch)] == batch
+        wanted = f'one that the hidden group of shape {group.varshape} begins with'
+        fix = 'Put the batch first in what the step returns, or say Feedback(..., batch_axes=N).'
+        _check('batch of the output', fits, batch, wanted, fix)
         random = np.random.default_rng((self.seed, output, group.index))
         features = group.varshape[len(batch) :]
         return jnp.asarray(
@@ -223,9 +228,9 @@ class Feedback:
             for s in graph.module_info.by_role('param')
             if self._reads_out(s.key)
             for leaf, value in enumerate(s.leaves)
-            for i, shape in enumerate(self._outputs(graph))
+            for i, (batch, width) in enumerate(self._outputs(graph))
             for j, (group, _) in enumerate(self._targets(graph))
-            if value.shape == (*group.varshape[len(shape) - 1 :], shape[-1])
+            if value.shape == (*group.varshape[len(batch) :], width)
         ]
         wanted = 'one weight of shape (features of one group, width of the output)'
         got = f'{len(found)} such weights under {", ".join(self.readout)}'

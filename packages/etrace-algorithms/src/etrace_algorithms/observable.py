@@ -33,8 +33,8 @@ class Observed(brainstate.nn.Module):
     def __init__(self, layer: brainstate.nn.Module, out_size: int | Sequence[int] | None = None):
         super().__init__()
         self.layer = layer
-        size: Any = layer.out_size if out_size is None else out_size  # type: ignore[attr-defined]
-        self.out_size = (size,) if isinstance(size, int) else tuple(size)
+        size: Any = getattr(layer, 'out_size', ()) if out_size is None else out_size
+        self.shape: tuple[int, ...] = (size,) if isinstance(size, int) else tuple(size)
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Create `z`, zero."""
@@ -45,9 +45,10 @@ class Observed(brainstate.nn.Module):
         self.z.value = self._zeros(batch_size)
 
     def _zeros(self, batch_size: int | None) -> Any:
-        return jnp.zeros(self.out_size if batch_size is None else (batch_size, *self.out_size))
+        return jnp.zeros(self.shape if batch_size is None else (batch_size, *self.shape))
 
     def update(self, *args: Any) -> Any:
         """Do one step of the layer."""
-        self.z.value = jnp.asarray(self.layer(*args), self.z.value.dtype)
+        z: Any = self.z.value
+        self.z.value = jnp.asarray(self.layer(*args), z.dtype)
         return self.z.value

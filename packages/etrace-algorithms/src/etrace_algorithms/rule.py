@@ -162,6 +162,17 @@ class LearningRule(abc.ABC):
     def credit(self, trace: Trace, signal: LearningSignal) -> Gradients:
         r"""Return $\langle s, \varepsilon \rangle$ for every relation, or for every parameter."""
 
+    def restart(self, before: Trace, fresh: Trace) -> Trace:
+        """Return the trace to go on with when the learner's states are reset.
+
+        By default the fresh one. A rule that learns itself keeps what it has learned.
+
+        Args:
+            before: The trace until then.
+            fresh: What `init` returns.
+        """
+        return fresh
+
     def history(
         self,
         before: Trace,
@@ -257,7 +268,10 @@ def window_by_steps(
         before, total = carry
         after = update(before, now)
         found = gradient(before, after, now, *taps)
-        return (after, jax.tree.map(jnp.add, total, {key: found[key] for key in total})), None
+        return (after, jax.tree.map(add, total, {key: found[key] for key in total})), None
+
+    def add(total: Any, new: Any) -> Any:
+        return (total + new).astype(total.dtype)  # states may be wider than weights
 
     zeros = zero_gradients('weights', lin) if zeros is None else zeros
     (trace, total), _ = scan_steps(body, (trace, zeros), lin, taps)

@@ -133,6 +133,14 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             trace = jax.tree.map(partial(replicate, self.batch_axis_size), trace)
         self._assign_etrace_data(trace)
 
+    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Reset the model's states, and the trace as its rule says; see `LearningRule.restart`."""
+        before = self._get_etrace_data()
+        super().reset_state(batch_size, **kwargs)
+        if hasattr(self, 'rule'):
+            restart = map_batch(self.batch_axis_size, self.rule.restart, 0)
+            self._assign_etrace_data(restart(before, self._get_etrace_data()))
+
     def compile_graph(self, *args: Any) -> None:
         """Compile the graph; see `ETraceAlgorithm.compile_graph`."""
         super().compile_graph(*args)
