@@ -30,7 +30,7 @@ __all__ = ['Feedback', 'as_feedback']
 KINDS = ('symmetric', 'random', 'adaptive')
 
 #: A hidden group, and which of its states is what the group sends out.
-_Target = tuple[HiddenGroup, int]
+Target = tuple[HiddenGroup, int]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,22 @@ class Feedback:
             if all(self._reads_out('.'.join(map(str, path))) for path in r.trainable_paths)
         )
 
+    def targets(self, graph: ETraceGraph) -> list[Target]:
+        """Return the groups that weights beside those of the readout drive.
+
+        Returns:
+            Each with the index of its observable among its states per position.
+
+        Raises:
+            ValueError: If an option does not fit the model; the message says which.
+        """
+        keep = self.readout_relations(graph)
+        relations = [r for r in graph.hidden_param_op_relations if r.key not in keep]
+        driven = {g.index for r in relations for g in r.hidden_groups}
+        for name in self.observable:
+            self._named(graph, name)
+        return [(g, self._observed(g)) for g in graph.hidden_groups if g.index in driven]
+
     def init(self, graph: ETraceGraph) -> dict[str, Any]:
         """Return the matrices: one per output and group that learns, `(K, *features)`.
 
@@ -116,7 +132,7 @@ class Feedback:
             ValueError: If an option does not fit the model; the message says which.
         """
         matrices = tuple(
-            tuple(self._matrix(i, *shape, group) for group, _ in self._targets(graph))
+            tuple(self._matrix(i, *shape, group) for group, _ in self.targets(graph))
             for i, shape in enumerate(self._outputs(graph))
         )
         for name in self.local:
@@ -145,7 +161,7 @@ class Feedback:
         graph, deltas = signal.graph, jax.tree.leaves(signal.output)
         values = [jnp.zeros_like(v) for v in signal.values]
 
-        def add(target: _Target, fed: Any) -> None:
+        def add(target: Target, fed: Any) -> None:
             group, at = target
             value = values[group.index]
             values[group.index] = value.at[..., at].add(fed.astype(value.dtype))
@@ -153,7 +169,7 @@ class Feedback:
         outputs = self._outputs(graph)
         for delta, shape, matrices in zip(deltas, outputs, state['B'], strict=False):
             flat = delta.reshape((*shape[0], shape[1]))
-            for target, matrix in zip(self._targets(graph), matrices, strict=True):
+            for target, matrix in zip(self.targets(graph), matrices, strict=True):
                 add(target, jnp.tensordot(flat, matrix, 1))
         for delta, name in zip(deltas[len(outputs) :], self.local, strict=True):
             add(self._named(graph, name), delta)
@@ -169,15 +185,6 @@ class Feedback:
     def _reads_out(self, key: str) -> bool:
         return any(_is_under(key, name) for name in self.readout)
 
-    def _targets(self, graph: ETraceGraph) -> list[_Target]:
-        """The groups that weights beside those of the readout drive."""
-        keep = self.readout_relations(graph)
-        relations = [r for r in graph.hidden_param_op_relations if r.key not in keep]
-        driven = {g.index for r in relations for g in r.hidden_groups}
-        for name in self.observable:
-            self._named(graph, name)
-        return [(g, self._observed(g)) for g in graph.hidden_groups if g.index in driven]
-
     def _observed(self, group: HiddenGroup) -> int:
         """Which state a group sends out."""
         states = dict(_states(group))
@@ -188,7 +195,7 @@ class Feedback:
         _check('observable', len(found) == 1, got, wanted, fix)
         return found[0]
 
-    def _named(self, graph: ETraceGraph, name: str) -> _Target:
+    def _named(self, graph: ETraceGraph, name: str) -> Target:
         """The group and the state of one name."""
         states = [(key, (g, i)) for g in graph.hidden_groups for key, i in _states(g)]
         found = [target for key, target in states if _is_named(key, name)]
@@ -229,7 +236,7 @@ class Feedback:
             if self._reads_out(s.key)
             for leaf, value in enumerate(s.leaves)
             for i, (batch, width) in enumerate(self._outputs(graph))
-            for j, (group, _) in enumerate(self._targets(graph))
+            for j, (group, _) in enumerate(self.targets(graph))
             if value.shape == (*group.varshape[len(batch) :], width)
         ]
         wanted = 'one weight of shape (features of one group, width of the output)'
