@@ -8,8 +8,8 @@ import pytest
 from etrace_algorithms import MultiStepData
 from etrace_algorithms.plugins import get_learner
 from etrace_algorithms.testing import (
-    DiagonalLSTM,
     LeakyIntegrator,
+    PlainRNN,
     RecurrentLSTM,
     assert_gradients_close,
 )
@@ -30,18 +30,11 @@ class Spiking(LeakyIntegrator):
 
 
 @pytest.mark.parametrize('model', [LeakyIntegrator, Spiking])
-@pytest.mark.parametrize('steps', [1, 6])
-def test_of_a_constant_leak_it_is_backpropagation(gradients, model, steps):
-    ours = gradients.online(OTTT(0.9), model(), steps)
-    assert_gradients_close(ours, gradients.bptt(model(), steps))
-
-
-@pytest.mark.parametrize('rule', [OTTT(0.5), OTTT(1.0)])
-def test_another_leak_is_not(gradients, rule):
+def test_of_a_constant_leak_it_is_backpropagation(gradients, model):
+    expected = gradients.bptt(model(), 6)
+    assert_gradients_close(gradients.online(OTTT(0.9), model(), 6), expected)
     with pytest.raises(AssertionError):
-        assert_gradients_close(
-            gradients.online(rule, LeakyIntegrator()), gradients.bptt(LeakyIntegrator())
-        )
+        assert_gradients_close(gradients.online(OTTT(0.5), model(), 6), expected)
 
 
 def test_the_formula_of_the_paper(gradients):
@@ -61,25 +54,25 @@ def test_the_formula_of_the_paper(gradients):
     assert_gradients_close(ours, {('w',): expected})
 
 
-@pytest.mark.parametrize('model', [RecurrentLSTM, DiagonalLSTM])
-def test_one_step_is_exact(gradients, model):
-    assert_gradients_close(gradients.online(OTTT(0.3), model(), 1), gradients.bptt(model(), 1))
+def test_one_step_is_exact(gradients):
+    expected = gradients.bptt(RecurrentLSTM(), 1)
+    assert_gradients_close(gradients.online(OTTT(0.3), RecurrentLSTM(), 1), expected)
 
 
-@pytest.mark.parametrize('options', [{'chunk_size': 3}, {'vmap': True}])
-def test_windows_and_vmap_are_the_step_engine(gradients, options):
-    expected = gradients.online(OTTT(0.5), RecurrentLSTM())
-    assert_gradients_close(gradients.online(OTTT(0.5), RecurrentLSTM(), **options), expected)
+def test_windows_and_vmap_are_the_step_engine(gradients):
+    expected = gradients.online(OTTT(0.5), PlainRNN())
+    for options in ({'chunk_size': 3}, {'vmap': True}):
+        assert_gradients_close(gradients.online(OTTT(0.5), PlainRNN(), **options), expected)
 
 
 def test_several_steps_at_once_are_the_step_engine(gradients):
-    learner = gradients.make(OTTT(0.5), RecurrentLSTM())
+    learner = gradients.make(OTTT(0.5), PlainRNN())
     grad = brainstate.transform.grad(
         lambda: jnp.sum(jax.vmap(gradients.loss)(learner(MultiStepData(gradients.inputs())))),
         learner.param_states,
         check_states=False,
     )
-    assert_gradients_close(grad(), gradients.online(OTTT(0.5), RecurrentLSTM()))
+    assert_gradients_close(grad(), gradients.online(OTTT(0.5), PlainRNN()))
 
 
 def test_a_window_of_several_steps_is_credited_at_its_entry(gradients):

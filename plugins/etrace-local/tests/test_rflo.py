@@ -9,22 +9,16 @@ from etrace_algorithms.plugins import get_learner
 from etrace_algorithms.testing import (
     LeakyIntegrator,
     PlainRNN,
-    RecurrentLSTM,
     assert_gradients_close,
     online_gradients,
 )
 from etrace_local import RFLO
 
 
-@pytest.mark.parametrize('steps', [1, 5])
-def test_where_the_leak_is_all_it_is_backpropagation(gradients, steps):
-    expected = gradients.bptt(LeakyIntegrator(), steps)
-    ours = gradients.online(RFLO(0.9, 'symmetric'), LeakyIntegrator(), steps)
-    assert_gradients_close(ours, expected)
-
-
-def test_another_leak_is_not(gradients):
+def test_where_the_leak_is_all_it_is_backpropagation(gradients):
     expected = gradients.bptt(LeakyIntegrator())
+    ours = gradients.online(RFLO(0.9, 'symmetric'), LeakyIntegrator())
+    assert_gradients_close(ours, expected)
     with pytest.raises(AssertionError):
         assert_gradients_close(
             gradients.online(RFLO(0.5, 'symmetric'), LeakyIntegrator()), expected
@@ -37,8 +31,8 @@ def test_of_leaky_units_with_mixing_weights_it_is_d_rtrl(gradients):
 
 
 def test_one_step_is_exact_with_symmetric_feedback(gradients):
-    ours = gradients.online(RFLO(0.3, 'symmetric'), RecurrentLSTM(), 1)
-    assert_gradients_close(ours, gradients.bptt(RecurrentLSTM(), 1))
+    ours = gradients.online(RFLO(0.3, 'symmetric'), PlainRNN(), 1)
+    assert_gradients_close(ours, gradients.bptt(PlainRNN(), 1))
 
 
 def test_the_formula_of_the_paper(gradients):
@@ -58,10 +52,10 @@ def test_the_formula_of_the_paper(gradients):
     assert_gradients_close(ours, {('w',): expected, ('readout',): read})
 
 
-@pytest.mark.parametrize('options', [{'chunk_size': 3}, {'vmap': True}])
-def test_windows_and_vmap_are_the_step_engine(gradients, options):
+def test_windows_and_vmap_are_the_step_engine(gradients):
     expected = gradients.online(RFLO(0.5), PlainRNN())
-    assert_gradients_close(gradients.online(RFLO(0.5), PlainRNN(), **options), expected)
+    for options in ({'chunk_size': 3}, {'vmap': True}):
+        assert_gradients_close(gradients.online(RFLO(0.5), PlainRNN(), **options), expected)
 
 
 def test_random_feedback_acts_step_by_step(gradients):
