@@ -75,7 +75,7 @@ def seeded(make):
 
 
 MODELS = {
-    'vanilla': lambda: Wide(etrace_nn.ValinaRNNCell),
+    'vanilla': lambda: Wide(functools.partial(etrace_nn.ValinaRNNCell, activation='tanh')),
     'LSTM': RecurrentLSTM,
     'two layers': lambda: Wide(etrace_nn.GRUCell, etrace_nn.LSTMCell),
     'complex': lambda: Wide(etrace_nn.LRUCell),
@@ -89,6 +89,7 @@ def test_everything_kept_is_backpropagation(name):
     make = seeded(MODELS[name])
     exact, expected = gradients(make, RTRL())
     assert_gradients_close(exact, expected, rtol=1e-9)
+    assert all(jnp.abs(g).max() > 1e-3 for g in jax.tree.leaves(expected))  # nothing is dead
     kept, _ = gradients(make, SnAp(n=9))
     assert_gradients_close(kept, expected, rtol=1e-9)
 
