@@ -1,5 +1,6 @@
 """`compile`: from a model and the name of an algorithm to a learner that is ready to run."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -7,14 +8,13 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from etrace_algorithms.learner import ETraceAlgorithm
-from etrace_algorithms.learners import RuleLearner
-from etrace_algorithms.plugins import get_learner
-from etrace_algorithms.rule import LearningRule
+from etrace_algorithms._make import make_learner
+from etrace_algorithms.automatic import AutoLearner
+from etrace_algorithms.hybrid import HybridLearner
 from etrace_compiler import CompilationReport, DiagnosticLevel, get_single_step_data
 from etrace_compiler.errors import explain_error
 
-__all__ = ['compile', 'make_learner']
+__all__ = ['compile']
 
 
 def compile(
@@ -32,11 +32,14 @@ def compile(
     Args:
         model: A module that does one time step.
         algorithm: Name of a learner (`'d_rtrl'`, `'pp_prop'`, ...), a learner class, a learning
-            rule, or a class of rules.
+            rule, or a class of rules. A mapping from patterns of weights to these gives each
+            weight its own ([`HybridLearner`][etrace_algorithms.HybridLearner]); `'auto'` chooses
+            what `memory_budget` allows ([`AutoLearner`][etrace_algorithms.AutoLearner]).
         *example_inputs: Arguments of one step, with the batch axis if there is one.
         batch_size: Batch size passed to the model's `init_state`.
         seed: Seed of the random numbers that initialise the states.
-        verbose: 1 prints the compiler's warnings, 2 everything it decided.
+        verbose: 1 prints the compiler's warnings, 2 everything it decided; either prints which
+            weight has which rule, where they differ.
         vmap: Compile the step of one sample and run it by `jax.vmap`; states are initialised
             without a batch axis and given one of `batch_size`.
         **options: Arguments of the learner, for example `decay_or_rank=0.9`.
@@ -53,7 +56,7 @@ def compile(
         >>> learner(jnp.ones((2, 3))).shape
         (2, 4)
     """
-    learner = make_learner(model, algorithm, options)
+    learner = _make(model, algorithm, options)
     if vmap and not batch_size:
         raise ValueError(
             explain_error(
@@ -79,33 +82,15 @@ def compile(
     if verbose:
         level = DiagnosticLevel.WARNING if verbose == 1 else DiagnosticLevel.INFO
         CompilationReport(learner.graph).show(level)
+        if isinstance(learner, HybridLearner):
+            print(learner.choice)
     return learner
 
 
-def make_learner(model: brainstate.nn.Module, algorithm: Any, options: dict[str, Any]) -> Any:
-    """Make the learner that `compile` compiles; see there."""
-    found = get_learner(algorithm).load() if isinstance(algorithm, str) else algorithm
-    if isinstance(found, type) and issubclass(found, LearningRule):
-        learner_options = {k: options.pop(k) for k in list(options) if k in _LEARNER_OPTIONS}
-        return RuleLearner(model, found(**options), **learner_options)
-    if isinstance(found, LearningRule):
-        return RuleLearner(model, found, **options)
-    if callable(found) and (isinstance(algorithm, str) or _is_learner_class(found)):
-        return found(model, **options)
-    raise TypeError(
-        explain_error(
-            'algorithm',
-            'is not a learning algorithm',
-            got=repr(algorithm),
-            expected='the name of a learner, a learner class, a learning rule, or a class of rules',
-            fix='Run `etrace list` for the names, or pass etrace_algorithms.D_RTRL.',
-            code='ETA110',
-        )
-    )
-
-
-_LEARNER_OPTIONS = ('name', 'vjp_method', 'control_flow')
-
-
-def _is_learner_class(found: Any) -> bool:
-    return isinstance(found, type) and issubclass(found, ETraceAlgorithm)
+def _make(model: brainstate.nn.Module, algorithm: Any, options: dict[str, Any]) -> Any:
+    """Make the learner that `compile` compiles."""
+    if isinstance(algorithm, Mapping):
+        return HybridLearner(model, algorithm, **options)
+    if algorithm == 'auto':
+        return AutoLearner(model, **options)
+    return make_learner(model, algorithm, options)

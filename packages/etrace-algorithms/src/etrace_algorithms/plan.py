@@ -1,13 +1,12 @@
 """`memory_plan`: what learners would cost on a model, before anything runs."""
 
 import dataclasses
-import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import brainstate
 
-from etrace_algorithms._compile import make_learner
+from etrace_algorithms._make import OwnTrace, accepted_options, make_rule, names_of
 from etrace_algorithms.abstract import compile_abstract
 from etrace_algorithms.learner import ETraceAlgorithm
 from etrace_algorithms.memory import (
@@ -22,7 +21,6 @@ from etrace_algorithms.plugins import get_learner
 from etrace_algorithms.plugins import learners as installed_learners
 from etrace_algorithms.plugins.lookup import discovered
 from etrace_algorithms.rule import LearningRule
-from etrace_algorithms.vjp import ETraceVjpAlgorithm
 from etrace_compiler import ETraceGraph, Linearisation, get_single_step_data
 from etrace_compiler.errors import explain_error
 
@@ -89,17 +87,13 @@ def memory_plan(
         try:
             rule, exactness = _rule_of(model, algorithm, options, trace_dtype)
             costs.append(_measure(name, exactness, rule, lin, copies))
-        except _OwnTrace as error:
+        except OwnTrace as error:
             skipped[name] = str(error)
         except Exception as error:
             if learners is not None:
                 raise
             skipped[name] = f'{type(error).__name__}: {error}'
     return assemble_plan(graph, costs, copies, limit, skipped)
-
-
-class _OwnTrace(Exception):
-    """A learner makes its trace itself, so that only the learner can be asked."""
 
 
 def _graph_of(
@@ -141,16 +135,7 @@ def _requests(learners: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
             yield name, name, dict(options)
     else:
         items = [learners] if isinstance(learners, (str, LearningRule, type)) else list(learners)
-        yield from zip(_names(items), items, ({} for _ in items), strict=True)
-
-
-def _names(items: Iterable[Any]) -> Iterator[str]:
-    """Yield names that differ: a second rule of one kind is the kind with a number."""
-    seen: dict[str, int] = {}
-    for item in items:
-        name = item if isinstance(item, str) else getattr(item, '__name__', type(item).__name__)
-        seen[name] = seen.get(name, 0) + 1
-        yield name if seen[name] == 1 else f'{name} {seen[name]}'
+        yield from zip(names_of(items), items, ({} for _ in items), strict=True)
 
 
 def _rule_of(
@@ -158,16 +143,9 @@ def _rule_of(
 ) -> tuple[LearningRule, str]:
     """Return the rule that a learner would run, and what it promises."""
     spec = get_learner(algorithm) if isinstance(algorithm, str) else None
-    factory = spec.load() if spec else algorithm
-    # not the class itself: the metaclass of modules hides the arguments of `__init__`
-    made_by = factory.__init__ if isinstance(factory, type) else factory
-    accepted = inspect.signature(made_by).parameters if callable(made_by) else {}
+    accepted = accepted_options(algorithm)
     options = {**{k: v for k, v in _ANY_VALUE.items() if k in accepted}, **options}
-    learner = make_learner(model, algorithm, options)
-    own = ('init_etrace_state', '_update_etrace_data', '_get_etrace_data')
-    if any(getattr(type(learner), name) is not getattr(ETraceVjpAlgorithm, name) for name in own):
-        raise _OwnTrace('it makes its own trace; compile it and ask learner.memory_plan()')
-    rule = learner.rule
+    rule: Any = make_rule(model, algorithm, options)
     if trace_dtype is not None and 'trace_dtype' in {f.name for f in dataclasses.fields(rule)}:
         rule = dataclasses.replace(rule, trace_dtype=trace_dtype)
     return rule, spec.exactness if spec else str(rule.exactness)

@@ -1,7 +1,7 @@
 """The compiled graph: what is connected to what, and nothing else."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -121,6 +121,24 @@ class ETraceGraph:
     def relation(self, key: str) -> HiddenParamOpRelation:
         """Return a relation by its key."""
         return next(r for r in self.hidden_param_op_relations if r.key == key)
+
+    def part(self, keys: Collection[str]) -> 'ETraceGraph':
+        """Return the graph with some of its relations alone.
+
+        Args:
+            keys: Keys of the relations to keep.
+
+        Returns:
+            The same object for the same relations, this one for all of them; groups and the
+            traced step are whole.
+        """
+        kept = tuple(r for r in self.hidden_param_op_relations if r.key in keys)
+        if len(kept) == len(self.hidden_param_op_relations):
+            return self
+        name = f'part {[r.key for r in kept]}'
+        if name not in self.memo:
+            self.memo[name] = replace(self, hidden_param_op_relations=kept)
+        return self.memo[name]
 
     def explain(
         self,

@@ -7,8 +7,8 @@ an all-ones cotangent on one state each: since every operand that mixes position
 sum over positions that such a pass computes has one term.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -68,6 +68,13 @@ class Linearisation:
     def relations(self) -> tuple[HiddenParamOpRelation, ...]:
         """The relations of the graph."""
         return self.graph.hidden_param_op_relations
+
+    def part(self, keys: Collection[str]) -> 'Linearisation':
+        """Return the facts of some relations alone; see `ETraceGraph.part`."""
+        graph = self.graph.part(keys)
+        kept = [r.key for r in graph.hidden_param_op_relations]
+        inputs, f = ({key: facts[key] for key in kept} for facts in (self.inputs, self.f))
+        return replace(self, graph=graph, inputs=inputs, f=f)
 
     def D_at(self, relation: HiddenParamOpRelation, driven: int, *, folded: bool = False) -> Any:
         """Return `D` where a relation's results go: `(G, H, O', S, S)`.

@@ -1,5 +1,6 @@
 """What a learner costs: bytes of its trace, work of one update, from shapes alone."""
 
+from etrace_algorithms.memory.choice import RuleChoice, choose_costs
 from etrace_algorithms.memory.counts import marked_multiply_adds, multiply_adds
 from etrace_algorithms.memory.measure import (
     array_bytes,
@@ -16,8 +17,10 @@ __all__ = [
     'LearnerCost',
     'MemoryPlan',
     'PeakMemory',
+    'RuleChoice',
     'array_bytes',
     'assemble_plan',
+    'choose_costs',
     'marked_multiply_adds',
     'measure_model',
     'measure_trace',

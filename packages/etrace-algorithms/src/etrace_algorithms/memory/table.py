@@ -5,7 +5,7 @@ from typing import Any
 
 from etrace_algorithms.memory.units import count_text, size_text
 
-__all__ = ['format_plan']
+__all__ = ['align', 'format_plan']
 
 _ROWS = 12
 _COLUMNS = 5
@@ -17,13 +17,13 @@ def format_plan(plan: Any) -> str:
         f'parameters {size_text(plan.parameter_bytes)}, states {size_text(plan.state_bytes)}; '
         f'marked operators: {count_text(plan.step_multiply_adds)} multiply-adds a step',
         '',
-        *_align(_learner_rows(plan), left=2),
+        *align(_learner_rows(plan), left=2),
     ]
     if plan.budget is not None:
         found = f'the most accurate that fits is {plan.best}' if plan.best else 'nothing fits'
         lines += ['', f'budget {size_text(plan.budget)}: {found}']
     if plan.weights and any(cost.trace_bytes for cost in plan.learners):
-        lines += ['', *_align(_weight_rows(plan), left=1)]
+        lines += ['', *align(_weight_rows(plan), left=1)]
     lines += [f'not measured: {name}: {reason}' for name, reason in plan.skipped.items()]
     return '\n'.join(lines)
 
@@ -62,7 +62,7 @@ def _weight_rows(plan: Any) -> list[list[str]]:
     return rows
 
 
-def _align(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def align(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Pad columns to their widest cell: the first ones to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
