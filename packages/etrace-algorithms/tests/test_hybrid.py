@@ -3,6 +3,8 @@
 import functools
 import pickle
 import random
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 
 import etrace_algorithms as ea
 from etrace_algorithms.memory import choose_costs
+from etrace_algorithms.rules import DiagonalRTRL
 from etrace_algorithms.testing import (
     DiagonalLSTM,
     PlainRNN,
@@ -152,6 +155,31 @@ def test_what_cannot_be_a_part_is_refused():
         ready({'*': Counting})
     with pytest.raises(TypeError, match=r'`decay` is an option that no learner takes.*ETA136'):
         ready({'*': 'd_rtrl'}, decay=0.5)
+
+
+@dataclass(frozen=True)
+class AtOldStates(DiagonalRTRL):
+    """The trace of the diagonal rule, credited with all that reaches the old states."""
+
+    signal_at: ClassVar[Literal['new', 'old']] = 'old'
+
+
+@dataclass(frozen=True)
+class OfParameters(AtOldStates):
+    credits: ClassVar[Literal['weights', 'parameters']] = 'parameters'
+
+
+def test_rules_that_agree_on_old_states_may_be_parts():
+    rule = AtOldStates()
+    found = online_gradients(ready({'w': rule, '*': AtOldStates()}), inputs(4), loss=loss)
+    assert_gradients_close(found, online_gradients(ready(rule), inputs(4), loss=loss))
+
+
+def test_rules_that_do_not_agree_are_refused():
+    with pytest.raises(ValueError, match=r'`w, \*` cannot be parts.*new states and .*old.*ETA137'):
+        ready({'w': AtOldStates(), '*': 'd_rtrl'})
+    with pytest.raises(ValueError, match=r'parameters credited at old states.*ETA137'):
+        ready({'*': OfParameters()})
 
 
 # ---------------------------------------------------------------- chosen by memory

@@ -15,6 +15,7 @@ from etrace_compiler.errors import explain_error
 
 __all__ = ['OwnTrace', 'accepted_options', 'make_learner', 'make_rule', 'names_of']
 
+_TRACE = {'init_etrace_state', '_update_etrace_data', '_get_etrace_data'}
 _LEARNER_OPTIONS = ('name', 'vjp_method', 'control_flow')
 
 
@@ -71,20 +72,29 @@ def accepted_options(algorithm: Any) -> set[str]:
 
 
 def make_rule(
-    model: brainstate.nn.Module, algorithm: Any, options: Mapping[str, Any]
+    model: brainstate.nn.Module, algorithm: Any, options: Mapping[str, Any], *, all_of_it: bool
 ) -> LearningRule:
     """Return the rule that a learner would run.
 
+    Args:
+        model: A module that does one time step.
+        algorithm: As in `make_learner`.
+        options: Arguments of the learner.
+        all_of_it: Whether the rule has to be all that makes the learner; otherwise its trace has
+            to be that of its rule.
+
     Raises:
-        OwnTrace: If the learner is more than its rule.
+        OwnTrace: If it is not.
     """
     learner = make_learner(model, algorithm, options)
     base = ETraceVjpAlgorithm
     shared = [name for name, member in vars(base).items()
               if callable(member) and not name.startswith('__')]  # fmt: skip
     own = [n for n in shared if getattr(type(learner), n, None) is not getattr(base, n)]
-    if own:
-        raise OwnTrace(f'it has its own {", ".join(own)}; compile it and ask learner.memory_plan()')
+    if not _TRACE.isdisjoint(own):
+        raise OwnTrace('it makes its own trace; compile it and ask learner.memory_plan()')
+    if own and all_of_it:
+        raise OwnTrace(f'a learner that has its own {", ".join(own)}')
     return learner.rule
 
 

@@ -54,7 +54,7 @@ class AutoLearner(HybridLearner):
         >>> import etrace_algorithms, etrace_nn, jax.numpy as jnp
         >>> learner = etrace_algorithms.compile(
         ...     etrace_nn.GRUCell(3, 64), 'auto', jnp.zeros((8, 3)), batch_size=8,
-        ...     memory_budget='300 kB')
+        ...     memory_budget='100 kB')
         >>> learner.choice.rules['Wrz.weight.bias'], learner.choice.rules['Wh.weight.weight']
         ('d_rtrl', 'pp_prop')
     """

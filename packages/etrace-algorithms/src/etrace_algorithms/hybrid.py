@@ -100,7 +100,7 @@ def make_rules(
         taken |= shared.keys()
         method = {'vjp_method': vjp_method} if _takes_method(algorithm, accepted) else {}
         try:
-            rules[name] = make_rule(model, algorithm, {**method, **shared, **own})
+            rules[name] = make_rule(model, algorithm, {**method, **shared, **own}, all_of_it=True)
         except OwnTrace as error:
             raise _refusal(
                 name, 'cannot be one rule of several', str(error), 'a learner that is its rule',

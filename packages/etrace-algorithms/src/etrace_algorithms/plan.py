@@ -145,7 +145,7 @@ def _rule_of(
     spec = get_learner(algorithm) if isinstance(algorithm, str) else None
     accepted = accepted_options(algorithm)
     options = {**{k: v for k, v in _ANY_VALUE.items() if k in accepted}, **options}
-    rule: Any = make_rule(model, algorithm, options)
+    rule: Any = make_rule(model, algorithm, options, all_of_it=False)
     if trace_dtype is not None and 'trace_dtype' in {f.name for f in dataclasses.fields(rule)}:
         rule = dataclasses.replace(rule, trace_dtype=trace_dtype)
     return rule, spec.exactness if spec else str(rule.exactness)

@@ -6,7 +6,7 @@ own rule.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -55,8 +55,9 @@ class HybridRule(LearningRule):
         parts: In the order in which they are tried.
 
     Raises:
-        ValueError: For two parts of one name, and when a graph is compiled: for a part that no
-            weight matches, for one that comes too late, and for a weight without a part.
+        ValueError: For two parts of one name, and for rules that take their signal at different
+            states or credit parameters in place of weights. When a graph is compiled: for a part
+            that no weight matches, one that comes too late, and a weight without a part.
 
     Example:
         >>> from etrace_algorithms.rules import DiagonalRTRL, ImmediateDerivatives
@@ -81,6 +82,27 @@ class HybridRule(LearningRule):
                     code='ETA131',
                 )
             )
+        rules = [part.rule for part in self.parts]
+        wanted = {(rule.signal_at, rule.credits) for rule in rules}
+        if len(wanted) > 1 or wanted <= {('old', 'parameters')}:
+            raise ValueError(
+                explain_error(
+                    ', '.join(names),
+                    'cannot be parts of one rule',
+                    got=' and '.join(f'{c} credited at {s} states' for s, c in sorted(wanted)),
+                    expected='weights credited at the same states, by all of them',
+                    fix='Use one of them for all weights; a rule says it with `signal_at` and '
+                    '`credits`.',
+                    code='ETA137',
+                )
+            )
+        found = {
+            'signal_at': rules[0].signal_at,
+            'reads_output': any(rule.reads_output for rule in rules),
+            'exact_at_one_step': all(rule.exact_at_one_step for rule in rules),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     @property
     def exactness(self) -> Exactness:
@@ -184,7 +206,7 @@ class HybridRule(LearningRule):
 
 
 def _signal(signal: LearningSignal, keys: frozenset[str]) -> LearningSignal:
-    return LearningSignal(signal.graph.part(keys), signal.values)
+    return replace(signal, graph=signal.graph.part(keys))
 
 
 def _taps(
