@@ -8,13 +8,13 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from etrace_algorithms._make import make_learner
+from etrace_algorithms._make import make_learner as make_single
 from etrace_algorithms.automatic import AutoLearner
 from etrace_algorithms.hybrid import HybridLearner
 from etrace_compiler import CompilationReport, DiagnosticLevel, get_single_step_data
 from etrace_compiler.errors import explain_error
 
-__all__ = ['compile']
+__all__ = ['compile', 'make_learner']
 
 
 def compile(
@@ -56,7 +56,7 @@ def compile(
         >>> learner(jnp.ones((2, 3))).shape
         (2, 4)
     """
-    learner = _make(model, algorithm, options)
+    learner = make_learner(model, algorithm, options)
     if vmap and not batch_size:
         raise ValueError(
             explain_error(
@@ -87,10 +87,10 @@ def compile(
     return learner
 
 
-def _make(model: brainstate.nn.Module, algorithm: Any, options: dict[str, Any]) -> Any:
-    """Make the learner that `compile` compiles."""
+def make_learner(model: brainstate.nn.Module, algorithm: Any, options: dict[str, Any]) -> Any:
+    """Make the learner that `compile` compiles; see there."""
     if isinstance(algorithm, Mapping):
         return HybridLearner(model, algorithm, **options)
     if algorithm == 'auto':
         return AutoLearner(model, **options)
-    return make_learner(model, algorithm, options)
+    return make_single(model, algorithm, options)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from etrace_algorithms._compile import compile as compile_learner
-from etrace_algorithms._make import make_learner
+from etrace_algorithms._compile import make_learner
 from etrace_algorithms.plan import memory_plan
 from etrace_algorithms.testing.oracles import gradient_alignment
 from etrace_compiler import Verdict, path_key
