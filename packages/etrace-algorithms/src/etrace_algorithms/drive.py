@@ -140,6 +140,7 @@ def _gradient_loop(
     steps = _length(sequences, mask)
     weights = learner.param_states if weights is None else weights
     window = check_chunk(chunk_size, learner.vjp_method)
+    learner.check_windows(step_fn, sequences, window)
     mask = jnp.ones((steps,)) if mask is None else jnp.asarray(mask)
 
     def run(sequences: tuple, mask: Any) -> Any:
@@ -234,13 +235,17 @@ def _accumulate_steps(
     def window_loss(*slices: Any) -> Any:
         with learner.window():
             total, rest = brainstate.transform.for_loop(losses_of, *slices)
-        return jnp.sum(total), rest
+        return learner.end_window(jnp.sum(total)), rest
+
+    def step_loss(*slices: Any) -> Any:
+        total, rest = losses_of(*slices)
+        return (total if learner.vjp_method == 'single-step' else learner.end_window(total)), rest
 
     def body(carry: Any, slices: Any) -> tuple[Any, Any]:
         # a parameter that the step does not use is no mistake here: its gradient is zero, and
         # the compiler has said so
         grad = brainstate.transform.grad(
-            losses_of if window == 1 else window_loss,
+            step_loss if window == 1 else window_loss,
             weights,
             has_aux=True,
             return_value=True,

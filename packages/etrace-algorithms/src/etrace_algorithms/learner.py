@@ -1,5 +1,6 @@
 """What every learner has: a model, its compiled graph, and the live states by role."""
 
+from collections.abc import Callable
 from typing import Any
 
 import brainstate
@@ -97,6 +98,28 @@ class ETraceAlgorithm(brainstate.nn.Module):
 
     def init_etrace_state(self, *args: Any, **kwargs: Any) -> None:
         """Set the trace to its beginning; a learner with a trace says how."""
+
+    def check_windows(self, step_fn: Callable[..., Any], sequences: tuple, window: Any) -> None:
+        """Look at what is asked, before `etrace_grad` runs it; a learner that refuses it raises.
+
+        Args:
+            step_fn: The user's function of one step.
+            sequences: Its arguments, stacked over time: arrays or their shapes and dtypes.
+            window: Steps per window, or a budget of bytes.
+        """
+
+    def end_window(self, loss: Any) -> Any:
+        r"""Return the loss of a window, with what the learner expects of the steps after it.
+
+        `etrace_grad` calls this at the end of each window of a `'multi-step'` learner, with the
+        hidden states there; who writes windows by hand calls it inside what is differentiated.
+        The value has to stay, so that a learner adds $\langle s,\ h_K - \bar h_K\rangle$ with a
+        signal $s$ of its own, where $\bar h_K$ is $h_K$ as a constant.
+
+        Args:
+            loss: Sum of the losses of the window, a scalar.
+        """
+        return loss
 
     def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Reset the model's states and the trace.

@@ -46,6 +46,7 @@ from etrace_compiler.ops import (
     register_primitive,
     sparse_matmul,
 )
+from etrace_compiler.portable import jaxpr_fingerprint
 from etrace_compiler.relation import CutEdge, HiddenGroup, HiddenParamOpRelation
 from etrace_compiler.replay import Part, Replay
 from etrace_compiler.report import CompilationReport, describe_graph
@@ -110,6 +111,7 @@ __all__ = [
     'get_single_step_data',
     'grouped_matmul',
     'is_traced',
+    'jaxpr_fingerprint',
     'lora_matmul',
     'matmul',
     'operator_named',

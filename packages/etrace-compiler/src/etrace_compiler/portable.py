@@ -34,7 +34,7 @@ from etrace_compiler.program import (
     is_differentiable,
 )
 
-__all__ = ['fingerprint']
+__all__ = ['fingerprint', 'jaxpr_fingerprint']
 
 _ADDRESS = re.compile(' at 0x[0-9a-f]+')
 
@@ -334,6 +334,19 @@ def fingerprint(*values: Any) -> str:
         digest.update(token)
         digest.update(b'\0')
     return digest.hexdigest()[:32]
+
+
+def jaxpr_fingerprint(closed_jaxpr: Any) -> str:
+    """Return the same text for the same mathematics, in every process; see `fingerprint`.
+
+    Example:
+        >>> square = jax.make_jaxpr(lambda x: x * x)(1.0)
+        >>> jaxpr_fingerprint(square) == jaxpr_fingerprint(jax.make_jaxpr(lambda y: y * y)(2.0))
+        True
+        >>> jaxpr_fingerprint(square) == jaxpr_fingerprint(jax.make_jaxpr(lambda y: y + y)(2.0))
+        False
+    """
+    return fingerprint(flatten_jaxpr(closed_jaxpr))
 
 
 def _tokens(value: Any, numbers: dict[Any, int]) -> Iterator[bytes]:
