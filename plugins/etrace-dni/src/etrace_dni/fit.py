@@ -73,8 +73,8 @@ def fit_predictor(
             found, facts = _fit_window(learner, step_fn, slices)
             return jax.tree.map(jnp.add, total, found), facts
 
-        gradients, facts = brainstate.transform.scan(body, zeros, windows)
-        return Fit(*facts, gradients)
+        gradients, (errors, targets, losses) = brainstate.transform.scan(body, zeros, windows)
+        return Fit(errors, targets, losses, gradients)
 
     found = learner.drives(('dni', step_fn, chunk_size), run, learner, windows)
     learner.fingerprint = FittedPredictor(
