@@ -26,11 +26,11 @@ import jax.numpy as jnp
 import optax
 
 from etrace_algorithms import RuleLearner
-from etrace_algorithms.rules import ImmediateDerivatives
 from etrace_compiler import ControlFlowPolicy
 from etrace_dni.fingerprint import FittedPredictor, check_method, check_same, loss_fingerprint
 from etrace_dni.fit import Fit, fit_predictor
 from etrace_dni.predictor import Predictor, apply_predictor, init_predictor
+from etrace_dni.rule import NoPast
 from etrace_dni.states import read_hidden
 
 __all__ = ['SyntheticGradients']
@@ -78,7 +78,7 @@ class SyntheticGradients(RuleLearner):
         control_flow: ControlFlowPolicy | None = None,
     ):
         check_method(vjp_method)
-        super().__init__(model, ImmediateDerivatives(), name, vjp_method, control_flow)
+        super().__init__(model, NoPast(), name, vjp_method, control_flow)
         self.predictor = predictor or (fitted.predictor if fitted else Predictor())
         self.optimizer = optimizer or optax.adam(1e-2)
         self.fingerprint: FittedPredictor | None = fitted
