@@ -164,6 +164,20 @@ class AtOldStates(DiagonalRTRL):
     signal_at: ClassVar[Literal['new', 'old']] = 'old'
 
 
+class Keeping(DiagonalRTRL):
+    def restart(self, before, fresh):
+        return before
+
+
+def test_a_part_keeps_at_a_reset_what_it_keeps_alone():
+    learner = ready({'w': Keeping(), '*': 'd_rtrl'})
+    learner(inputs(1)[0])
+    learner.reset_state(2)
+    kept, forgotten = (learner.etrace.value[name] for name in ('w', '*'))
+    assert all(jnp.any(x) for x in jax.tree.leaves(kept))
+    assert not any(jnp.any(x) for x in jax.tree.leaves(forgotten))
+
+
 @dataclass(frozen=True)
 class OfParameters(AtOldStates):
     credits: ClassVar[Literal['weights', 'parameters']] = 'parameters'

@@ -145,6 +145,11 @@ class HybridRule(LearningRule):
         return {name: rule.init(graph.part(keys))
                 for name, (rule, keys) in self.split(graph).items()}  # fmt: skip
 
+    def restart(self, before: dict[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:
+        """Let every part keep what it keeps."""
+        rules = {part.name: part.rule for part in self.parts}
+        return {name: rules[name].restart(before[name], new) for name, new in fresh.items()}
+
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
         """Advance every part."""
         return {name: rule.update(trace[name], lin.part(keys))
