@@ -91,6 +91,10 @@ class Task:
         """Steps and samples of a batch."""
         return jax.eval_shape(self.data, 0, self.length)[0].shape[:2]
 
+    def for_smoke(self) -> 'Task':
+        """Shorten training, to see that it runs."""
+        return replace(self, updates=24, evaluate_every=8, tests=1)
+
     def facts(self) -> dict[str, Any]:
         """What a report says of the task."""
         steps, batch = self.shape
@@ -330,6 +334,13 @@ def show(progress: Progress, bar: Any, updates: int, now: str) -> None:
     progress.update(bar, advance=updates, now=now)
 
 
+def adjust(task: Task, options: argparse.Namespace) -> Task:
+    """Change a task as the command line says."""
+    if options.learning_rate is not None:
+        task = replace(task, learning_rate=options.learning_rate)
+    return task.for_smoke() if options.smoke else task
+
+
 def run(name: str, words: str, tasks: Tasks) -> None:
     """Read the command line, train, and report.
 
@@ -350,10 +361,8 @@ def run(name: str, words: str, tasks: Tasks) -> None:
     seeds, console = list(range(options.seed, options.seed + count)), Console()
     start = time.perf_counter()
     chosen = {seed: tasks(seed, options.smoke) for seed in seeds}
-    if options.learning_rate is not None:
-        rate = {'learning_rate': options.learning_rate}
-        for own in chosen.values():
-            own |= {network: replace(task, **rate) for network, task in own.items()}
+    for own in chosen.values():
+        own |= {network: adjust(task, options) for network, task in own.items()}
     experiments = train_all(chosen, console)
     report = {
         'title': title,

@@ -81,7 +81,7 @@ def mackey_glass(length: int, seed: int) -> np.ndarray:
 
 def tasks(seed: int, smoke: bool) -> dict[str, Task]:
     """One stream to learn from, and a later stretch of it to be tested on."""
-    updates = 60 if smoke else UPDATES
+    updates = 24 if smoke else UPDATES
     series = mackey_glass(updates * EVERY + TEST + 1, seed)
     persistence = float(np.mean(np.diff(series[-TEST:]) ** 2))
     stream = jnp.asarray(series, jnp.float32)[:, None, None]  # one number, a batch of one

@@ -35,10 +35,10 @@ def section(name):
 
 
 def cost(report):
-    """Write what a run takes, and what the figures stand for."""
+    """Write what a run took, and what the figures stand for."""
     seeds, minutes = len(report['seeds']), report['seconds'] / 60
     return (
-        f'takes {minutes:.1f} minutes. Means of {seeds} seeds, and their range:'
+        f'took {minutes:.1f} minutes. Means of {seeds} seeds, and their range:'
     )
 
 
@@ -46,13 +46,12 @@ def table(network, learners):
     """Write the table of one network."""
     scores = list(next(iter(learners.values()))[0]['score'])
     lines = [
-        f'| {network} | {" | ".join(scores)} | ms per update |',
-        f'| --- |{" ---: |" * (len(scores) + 1)}',
+        f'| {network} | {" | ".join(scores)} |',
+        f'| --- |{" ---: |" * len(scores)}',
     ]
     for name, runs in learners.items():
         cells = [spread([run['score'][key] for run in runs]) for key in scores]
-        ms = mean(run['ms_per_update'] for run in runs)
-        lines.append(f'| {name} | {" | ".join(cells)} | {ms:.2g} |')
+        lines.append(f'| {name} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
