@@ -187,8 +187,9 @@ def wheels(session: nox.Session) -> None:
         session.run('python', '-m', 'build', '--no-isolation', '-o', str(house), str(path))
     session.run('python', '-m', 'venv', '--clear', str(user))
 
-    def run(program: str, *args: str) -> str:
-        return session.run(str(user / BIN / program), *args, silent=True, external=True, env=ENV)
+    def run(program: str, *args: str, **env: str) -> str:
+        command = [str(user / BIN / program), *args]
+        return session.run(*command, silent=True, external=True, env={**ENV, **env})
 
     def pip_install(name: str) -> None:
         report = tmp / 'report.json'
@@ -221,7 +222,7 @@ def wheels(session: nox.Session) -> None:
             pip_install(str(*package.glob('dist/*.whl')))
             check_listed('name', name)
             pip_install('pytest')
-            run('python', '-m', 'pytest', '-q', package.name)
+            run('python', '-m', 'pytest', '-q', package.name, XLA_FLAGS=QUICK[0])
             session.log(run('python', str(ROOT / 'tests/third_party.py'), name).strip())
         run('python', '-m', 'pip', 'uninstall', '-q', '-y', package.name)
         if name in listed('name'):

@@ -45,7 +45,7 @@ def test_a_package_is_written_and_found(new_plugin, site, monkeypatch):
         'tests/test_half_life.py',
     }
     assert all(path in said for path in written)
-    assert '    etrace info half_life\n' in said
+    assert '    etrace check half_life\n' in said
     project = tomllib.loads((package / 'pyproject.toml').read_text())['project']
     assert project['name'] == 'etrace-half-life'
     (group,) = project['entry-points'].values()

@@ -11,7 +11,7 @@ from typing import Any
 from etrace_algorithms.learners import RuleLearner
 from etrace_algorithms.rule import LearningRule
 
-__all__ = ['Parameter', 'formula_of', 'parameters_of']
+__all__ = ['Parameter', 'formula_of', 'parameters_of', 'takes_more']
 
 _FORMULA = re.compile(r'\$\$(.+?)\$\$', re.DOTALL)
 _SECTION = re.compile(r'^(?:Args|Arguments):\n((?:[ \t]+.*\n|\n)+)', re.MULTILINE)
@@ -51,6 +51,12 @@ def parameters_of(factory: Any) -> tuple[Parameter, ...]:
     return _signature(factory, skip=1)
 
 
+def takes_more(factory: Any) -> bool:
+    """Whether a factory takes options that its signature does not name."""
+    every = _parameters(factory)
+    return every is None or any(p.kind is p.VAR_KEYWORD for p in every)
+
+
 def formula_of(factory: Any) -> str:
     """Return the first displayed formula of a factory's docstring, or of its module's, as LaTeX."""
     for text in _docstrings(factory):
@@ -60,13 +66,8 @@ def formula_of(factory: Any) -> str:
 
 
 def _signature(factory: Any, skip: int = 0) -> tuple[Parameter, ...]:
-    made = factory.__init__ if isinstance(factory, type) else factory
-    skip += isinstance(factory, type)  # itself
-    try:
-        every = inspect.signature(made).parameters.values()
-    except (TypeError, ValueError):  # a function of C, which has none
-        return ()
     meanings = _meanings(factory)
+    every = _parameters(factory) or []
     named = [p for p in every if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return tuple(
         Parameter(
@@ -77,6 +78,17 @@ def _signature(factory: Any, skip: int = 0) -> tuple[Parameter, ...]:
         )
         for p in named[skip:]
     )
+
+
+def _parameters(factory: Any) -> list[inspect.Parameter] | None:
+    """List the parameters of a callable; None for a function of C that does not tell them."""
+    is_class = isinstance(factory, type)
+    try:
+        # a metaclass may stand before the constructor of a class
+        found = inspect.signature(factory.__init__ if is_class else factory)
+    except (TypeError, ValueError):
+        return None
+    return list(found.parameters.values())[is_class:]
 
 
 def _type(annotation: Any) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from etrace_algorithms.cli import _cite, _info, _inspect, _list, _new_plugin
+from etrace_algorithms.cli import _check, _cite, _info, _inspect, _list, _new_plugin
 from etrace_algorithms.cli._usage import UsageError
 from etrace_algorithms.plugins.records import OWN_DISTRIBUTION
 
@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 if all is well; 1 if the answer is bad, such as a plugin with a problem
-        in strict mode, a model that does not compile, or a learner that cannot be imported; 2 for
-        a wrong call.
+        in strict mode, a model that does not compile, or a learner that does not keep its
+        promises; 2 for a wrong call.
     """
     options = _parser().parse_args(arguments)
     if hasattr(sys.stdout, 'reconfigure'):
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title='commands', required=True, metavar='COMMAND', dest='command'
     )
-    for command in (_list, _info, _inspect, _cite, _new_plugin):
+    for command in (_list, _info, _inspect, _check, _cite, _new_plugin):
         command.add_to(commands)
     return parser
 

@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     print('\nNext:')
     print(f'    cd {options.directory / names.package}')
     print("    pip install -e '.[test]'")
-    print(f'    etrace info {names.learner}')
+    print(f'    etrace check {names.learner}')
     print('    pytest')
     return 0
 
