@@ -88,7 +88,7 @@ def as_text(found: Discovery, drawn: bool = False) -> str:
     blocks = ['\n'.join(lines)]
     blocks += [_paragraph(spec, found) for spec in found.registry.specs]
     if found.disabled:
-        blocks.append(f'Disabled: {", ".join(found.disabled)}')
+        blocks.append(paragraph(f'Disabled: {", ".join(found.disabled)}', ''))
     if found.problems:
         count = len(found.problems)
         items = [paragraph(str(problem), '  ! ') for problem in found.problems]
