@@ -141,7 +141,10 @@ ES_D_RTRL = pp_prop
 
 
 class Immediate(RuleLearner):
-    """One-step gradients without any trace: the control that every comparison needs.
+    r"""One-step gradients without any trace: the control that every comparison needs.
+
+    $$\nabla_\theta \ell_t \approx \frac{\partial \ell_t}{\partial h_t}\,
+    \frac{\partial h_t}{\partial \theta}\Big|_{h_{t-1}}$$
 
     Args:
         model: A module that does one time step.

@@ -39,11 +39,17 @@ def test_an_article_is_recognised():
     }
 
 
+def test_pages_may_be_a_number_of_the_article():
+    _, found = fields('Murray (2019), Local learning, eLife 8:e43299, doi:10.7554/eLife.43299')
+    assert (found['journal'], found['volume'], found['pages']) == ('eLife', '8', 'e43299')
+
+
 @pytest.mark.parametrize(
     ('reference', 'link'),
     [
         ('Tallec and Ollivier (2017), A title, arXiv:1702.05043', ('eprint', '1702.05043')),
         ('Tallec, Ollivier (2017). A title. https://arxiv.org/abs/1702.05043.', None),
+        ('Tallec & Ollivier (2017), A title, arXiv:1702.05043', ('archiveprefix', 'arXiv')),
         ('Tallec & Ollivier (2017): A title, https://doi.org/10.1000/a_b.', ('doi', '10.1000/a_b')),
     ],
 )

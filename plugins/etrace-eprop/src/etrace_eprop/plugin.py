@@ -18,7 +18,9 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_eprop.rule:EProp',
             exactness='approximate',
             memory='O(B·I·O·S)',
-            reference='doi:10.1038/s41467-020-17236-y',
+            reference='Bellec et al. (2020), A solution to the learning dilemma for recurrent '
+            'networks of spiking neurons, Nature Communications 11:3625, '
+            'doi:10.1038/s41467-020-17236-y',
             aliases=('e_prop',),
         )
     ]

@@ -17,7 +17,8 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_local.rflo:RFLO',
             exactness='approximate',
             memory='O(B·I·O·S)',
-            reference='doi:10.7554/eLife.43299',
+            reference='Murray (2019), Local online learning in recurrent networks with random '
+            'feedback, eLife 8:e43299, doi:10.7554/eLife.43299',
         ),
         LearnerSpec(
             name='ottt',
@@ -25,7 +26,8 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_local.ottt:OTTT',
             exactness='approximate',
             memory='O(B·(I+O·S))',
-            reference='arXiv:2210.04195',
+            reference='Xiao et al. (2022), Online training through time for spiking neural '
+            'networks, arXiv:2210.04195',
         ),
         LearnerSpec(
             name='otpe',
@@ -33,7 +35,8 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_local.otpe:OTPE',
             exactness='approximate',
             memory='O(B·I·O·S)',
-            reference='arXiv:2311.16151',
+            reference='Summe, Schaefer & Joshi (2023), Estimating post-synaptic effects for '
+            'online training of feed-forward SNNs, arXiv:2311.16151',
         ),
         LearnerSpec(
             name='ostl',
@@ -41,7 +44,8 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_local.ostl:OSTL',
             exactness='exact-diagonal',
             memory='O(B·P·I·O·S)',
-            reference='doi:10.1109/TNNLS.2022.3153985',
+            reference='Bohnstingl et al. (2022), Online spatio-temporal learning in deep neural '
+            'networks, doi:10.1109/TNNLS.2022.3153985',
         ),
         LearnerSpec(
             name='ostl_feedforward',
@@ -49,7 +53,8 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_local.ostl:FeedforwardOSTL',
             exactness='exact-diagonal',
             memory='O(B·I·O·S)',
-            reference='doi:10.1109/TNNLS.2022.3153985',
+            reference='Bohnstingl et al. (2022), Online spatio-temporal learning in deep neural '
+            'networks, doi:10.1109/TNNLS.2022.3153985',
         ),
         LearnerSpec(
             name='three_factor',
@@ -57,7 +62,9 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_local.three_factor:ThreeFactor',
             exactness='approximate',
             memory='O(B·I·O·S)',
-            reference='doi:10.3389/fncir.2015.00085',
+            reference='Frémaux & Gerstner (2016), Neuromodulated spike-timing-dependent '
+            'plasticity, and theory of three-factor learning rules, Frontiers in Neural Circuits '
+            '9:85, doi:10.3389/fncir.2015.00085',
             aliases=('modulated',),
         ),
     ]

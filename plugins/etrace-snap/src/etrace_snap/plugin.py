@@ -18,7 +18,8 @@ def etrace_register_learners() -> Iterable[LearnerSpec]:
             factory='etrace_snap.rtrl:RTRL',
             exactness='exact',
             memory='O(B·N·S·P)',
-            reference='Williams & Zipser (1989), Neural Computation 1(2), '
+            reference='Williams & Zipser (1989), A learning algorithm for continually running '
+            'fully recurrent neural networks, Neural Computation 1(2):270-280, '
             'doi:10.1162/neco.1989.1.2.270',
         ),
         LearnerSpec(

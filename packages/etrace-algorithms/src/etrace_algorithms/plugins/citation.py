@@ -14,7 +14,7 @@ _ARXIV = re.compile(
 _HEAD = re.compile(r'(?P<author>[^()]+?),? \((?P<year>\d{4})[a-z]?\)[,.:]? (?P<rest>.+)')
 _JOURNAL = re.compile(
     r'(?P<title>.+?)[,.] (?P<journal>[^,.\d]+?),? (?P<volume>\d+)(?:\((?P<number>\d+)\))?'
-    r'[:,] ?(?P<pages>\d+(?:-+\d+)?)'
+    r'[:,] ?(?P<pages>e?\d+(?:-+\d+)?)'
 )
 _VERBATIM = ('doi', 'eprint')
 _INITIALS = re.compile(r'(?:[A-Z]\.[ -]?)+')
