@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from etrace_algorithms.cli import main
 from etrace_compiler.diagnostics import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,15 @@ def test_every_error_is_on_its_page():
     listed = set(CODE.findall((ROOT / 'docs/reference/errors.md').read_text()))
     assert raised - diagnostics == listed
     assert diagnostics <= raised
+
+
+def test_every_command_is_on_its_page(capsys):
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    commands = re.findall(r'^    ([a-z-]+)(?: {2,}|$)', capsys.readouterr().out, re.MULTILINE)
+    page = (ROOT / 'docs/reference/command-line.md').read_text()
+    assert re.findall(r'^\| `etrace ([a-z-]+)', page, re.MULTILINE) == commands
+    assert len(commands) >= 6
 
 
 def test_every_diagnostic_has_a_model():

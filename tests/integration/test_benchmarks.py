@@ -60,6 +60,16 @@ def test_without_a_gpu_the_script_says_so():
     assert '# No GPU: a smoke test' in done.stdout
 
 
+def test_what_plugins_cost(tmp_path):
+    """They are there and are timed; whether the bar is met, one round cannot say."""
+    out = tmp_path / 'plugins.json'
+    done = run('plugins.py', '--rounds', '1', '--plugins', '3', '--out', str(out))
+    assert 'importing takes at most 1.05 times as long: ' in done.stdout, done.stderr
+    (none,), (some,) = json.loads(out.read_text())['runs'].values()
+    assert some['learners'] == none['learners'] + 3
+    assert min(some['seconds']['import']) > 0
+
+
 def made_up(**step_s):
     """Results with these seconds per step in the base case."""
     from _suite import BASE

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title='commands', required=True, metavar='COMMAND', dest='command'
     )
-    for command in (_list, _info, _inspect, _check, _cite, _new_plugin):
+    for command in (_list, _info, _inspect, _check, _new_plugin, _cite):
         command.add_to(commands)
     return parser
 
