@@ -132,6 +132,19 @@ def test_the_target_is_the_gradient_at_the_entry_of_a_window():
     assert_gradients_close(fit.gradients, expected)
 
 
+def test_at_the_end_of_an_episode_nothing_is_predicted():
+    xs = inputs(WINDOW)
+    for episode in (WINDOW, None):
+        learner = ready(predictor=Predictor(episode=episode))
+        expected = bptt_gradients(learner.model, xs, loss=loss)
+        learner.predictor_state.value = [{'V': jnp.eye(4), 'b': jnp.ones(4)}]
+        found = gradients(learner, xs)
+        if episode:
+            assert_gradients_close(found, expected)
+    with pytest.raises(AssertionError):
+        assert_gradients_close(found, expected)
+
+
 def test_it_is_deployed_on_what_it_was_fitted_on_alone():
     learner, xs = ready(), inputs(8)
     learner.fit(xs, step_fn=learner.step, chunk_size=WINDOW)

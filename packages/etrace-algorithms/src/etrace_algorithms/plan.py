@@ -27,7 +27,7 @@ from etrace_compiler.errors import explain_error
 __all__ = ['LearnerCost', 'MemoryPlan', 'memory_plan']
 
 #: Options that a learner insists on and that do not change the size of its trace.
-_ANY_VALUE = {'decay_or_rank': 0.9}
+_ANY_VALUE = {'decay_or_rank': 0.9, 'leak': 0.9}
 
 
 def memory_plan(

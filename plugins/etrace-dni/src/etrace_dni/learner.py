@@ -118,11 +118,14 @@ class SyntheticGradients(RuleLearner):
 
     def end_window(self, loss: Any) -> Any:
         r"""Add $\langle \hat s, h_K - \bar h_K\rangle$: nothing, with a derivative."""
-        hidden = read_hidden(self)
+        hidden, total = read_hidden(self), jnp.zeros((), loss.dtype)
         for h, s in zip(hidden, self.predict(jax.lax.stop_gradient(hidden)), strict=True):
             moved = h - jax.lax.stop_gradient(h)
-            loss += jnp.sum((jax.lax.stop_gradient(s) * moved).real).astype(loss.dtype)
-        return loss
+            total += jnp.sum((jax.lax.stop_gradient(s) * moved).real).astype(loss.dtype)
+        if self.predictor.episode is not None:
+            ended = self.running_index.value % self.predictor.episode == 0
+            total = jnp.where(ended, 0, total)
+        return loss + total
 
     def check_windows(self, step_fn: Callable[..., Any], sequences: tuple, window: Any) -> None:
         """Refuse another loss and another window than the predictor was fitted on.

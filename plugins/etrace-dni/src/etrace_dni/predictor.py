@@ -22,10 +22,13 @@ class Predictor:
     Attributes:
         width: Units of the layer between, with $\phi=\tanh$; `None` for a linear model.
         seed: Seed of its first layer; the last one begins at zero.
+        episode: Steps after a reset at which losses end, so that nothing is predicted there;
+            `None` for a stream without an end.
     """
 
     width: int | None = None
     seed: int = 0
+    episode: int | None = None
 
 
 def init_predictor(predictor: Predictor, graph: ETraceGraph) -> list[dict[str, Any]]:
