@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from _models import Case
-from _suite import BASE, PLANNED, RESIDENT_STEPS
+from _suite import BASE, LINEAR, PLANNED, RESIDENT_STEPS
 
 Results = dict[str, Any]
 Figure = Callable[[Results], float | None]
@@ -39,9 +39,9 @@ def step_seconds(results: Results, case: Case, label: str, kind: str = 'step_s')
     return None if 'failed' in figures or not figures.get(kind) else min(figures[kind])
 
 
-def time_bar(limit: float, top: str, *bottom: str, **sizes: Any) -> Bar:
+def time_bar(limit: float, top: str, *bottom: str, base: Case = BASE, **sizes: Any) -> Bar:
     """Compare the time of a step with the sum of others."""
-    case = dataclasses.replace(BASE, **sizes)
+    case = dataclasses.replace(base, **sizes)
     name = ' + '.join(map(short, bottom))
     label = f'time {short(top)} / {f"({name})" if len(bottom) > 1 else name}'
 
@@ -123,6 +123,7 @@ BARS = [
     time_bar(0.9, 'etrace pp_prop/32', 'etrace bptt'),
     time_bar(0.7, 'etrace pp_prop/32', 'braintrace pp_prop/1'),
     time_bar(0.4, 'etrace pp_prop/32', 'braintrace pp_prop/1', batch=1),
+    time_bar(2.5, 'etrace d_rtrl/32', 'etrace forward', base=LINEAR),
     memory_bar(1 / 2, 'd_rtrl/32', 'bptt', steps=512),
     memory_bar(1 / 20, 'd_rtrl/32', 'bptt', steps=8192),
     memory_bar(1 / 2, 'pp_prop/32', 'bptt checkpointed', steps=8192),

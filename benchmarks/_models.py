@@ -11,7 +11,7 @@ import numpy as np
 
 CELLS = {'gru': 'GRUCell', 'lstm': 'LSTMCell', 'rnn': 'ValinaRNNCell'}
 NEURONS = ('lif', 'lif-expon', 'alif-expon')
-STATES = {'rnn': 1, 'gru': 1, 'lstm': 2, 'lif': 1, 'lif-expon': 2, 'alif-expon': 3}
+STATES = {'lru': 1, 'rnn': 1, 'gru': 1, 'lstm': 2, 'lif': 1, 'lif-expon': 2, 'alif-expon': 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Family:
 
     def build(self, case: Case) -> brainstate.nn.Module:
         """Make the model of a case, with weights of the same distribution in both families."""
+        if case.model == 'lru':
+            return LinearUnits(self, case)
         return (Spiking if case.model in NEURONS else Rates)(self, case)
 
 
@@ -67,6 +69,20 @@ class Rates(brainstate.nn.Module):
         sizes = [case.inputs, *[case.hidden] * (case.depth - 1)]
         self.cells = [cell(size, case.hidden, w_init=normal, **options) for size in sizes]
         self.out = family.nn.Linear(case.hidden, case.outputs, w_init=normal)
+
+    def update(self, x: Any) -> Any:
+        for cell in self.cells:
+            x = cell(x)
+        return self.out(x)
+
+
+class LinearUnits(brainstate.nn.Module):
+    """Complex linear recurrent units, one on top of the other, and a readout; ours alone."""
+
+    def __init__(self, family: Family, case: Case):
+        super().__init__()
+        self.cells = [family.nn.LRUCell(case.inputs, case.hidden) for _ in range(case.depth)]
+        self.out = family.nn.Linear(case.inputs, case.outputs, w_init=normal)
 
     def update(self, x: Any) -> Any:
         for cell in self.cells:

@@ -6,6 +6,8 @@ from itertools import product
 from _models import Case
 
 BASE = Case()
+#: a stream: one sample at a time
+LINEAR = Case('lru', batch=1, steps=512)
 ENGINES = [f'etrace {rule}/{window}' for rule in ('d_rtrl', 'pp_prop') for window in (1, 32, 'T')]
 #: windows that the learner chooses: what runs where nothing is said
 DEFAULTS = ['etrace d_rtrl/auto', 'etrace pp_prop/auto']
@@ -33,6 +35,7 @@ def quick() -> Plan:
     plan += [(change(batch=batch, steps=512), OURS) for batch in (1, 16)]
     plan += [(change(**size), SCALING) for size in ({'batch': 64}, {'hidden': 128})]
     plan += [(change(model=m, depth=d), SCALING) for m, d in SHAPES if (m, d) != ('gru', 1)]
+    plan.append((LINEAR, ['etrace bptt', 'etrace forward', *ENGINES]))
     return plan
 
 

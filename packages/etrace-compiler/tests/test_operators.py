@@ -91,6 +91,27 @@ def test_dtypes_and_units(name, data):
     )
 
 
+def test_a_convolution_in_three_dimensions():
+    x, w = models.random(2, 4, 3, 4, 3), models.random(6, 2, 2, 1, 3, seed=1)
+    window = {'padding': [(1, 0), (0, 0), (2, 1)], 'rhs_dilation': (2, 1, 1)}
+
+    def call(x, w):
+        return conv(x, w, strides=(1, 2, 1), feature_group_count=2, **window)
+
+    wanted = jax.lax.conv_general_dilated(x, w, (1, 2, 1), feature_group_count=2, **window)
+    close(call(x, w), wanted)
+    ((operator, operands, params),) = marks(call, x, w)
+    check_operator(operator, *operands, **params)
+
+
+def test_a_real_input_of_a_complex_weight_stays_real():
+    x, w = models.random(4, 3), models.random(3, 2) + 1j * models.random(3, 2, seed=1)
+    ((operator, operands, params),) = marks(matmul, x, w)
+    assert [a.dtype for a in operands] == ['float64', 'complex128']
+    check_operator(operator, *operands, **params)
+    close(matmul(x, w), x.astype(complex) @ w)
+
+
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_dtype_and_unit_of_a_look_up(dtype):
     table = jnp.asarray(np.arange(6).reshape(3, 2), dtype) * u.mV

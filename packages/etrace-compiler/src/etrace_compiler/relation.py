@@ -225,7 +225,14 @@ class HiddenParamOpRelation:
         block = self._by_substep(self.operator.x_block, x)
         if isinstance(block, SparseInput):
             return block.astype(self.dtype)
-        return jnp.asarray(block, dtype=self.dtype)
+        return jnp.asarray(block, dtype=self.input_dtype)
+
+    @property
+    def input_dtype(self) -> Any:
+        """Dtype of the input in block form: a real input of a complex product stays real."""
+        if self.x_var is None or jnp.issubdtype(self.x_var.dtype, jnp.complexfloating):
+            return self.dtype
+        return jnp.finfo(self.dtype).dtype
 
     @cached_property
     def active_inputs(self) -> int | None:

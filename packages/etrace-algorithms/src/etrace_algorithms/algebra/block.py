@@ -9,6 +9,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra.active import scatter_inputs
@@ -30,6 +31,9 @@ __all__ = [
 
 #: Up to this size of `G` a sum over it is written out; beyond, it is left to the compiler.
 _UNROLL = 64
+
+#: A product of so few rows is an outer product: all of its time goes into writing the result.
+_FEW = 4
 
 #: Up to this number of states per position a sum over them is written out.
 _WRITTEN_OUT = 8
@@ -148,6 +152,14 @@ def product_gradient(cotangent: Any, x: Any) -> Any:
         return scatter_inputs(x.index, x.value[..., None] * cotangent[:, :, None], x.size)
     if x.shape[2] == cotangent.shape[2] == 1:
         return add_products(cotangent, x)[..., None]
+    if jnp.iscomplexobj(cotangent) and not jnp.iscomplexobj(x):  # two real products, not four
+        return jax.lax.complex(
+            product_gradient(cotangent.real, x), product_gradient(cotangent.imag, x)
+        )
+    if len(x) <= _FEW:
+        # written where the gradients of steps are added up, in the same pass over them
+        rows = store(cotangent, jnp.broadcast_to(x[:, :, :1], cotangent.shape))
+        return reduce(add, (rows[g, :, None] * x[g, :, :, None] for g in range(len(x))))
     return jnp.einsum('gho,ghi->hio', cotangent, x)
 
 

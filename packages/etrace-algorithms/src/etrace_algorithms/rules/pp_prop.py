@@ -78,7 +78,7 @@ class IODimTrace(LearningRule):
         for r in graph.hidden_param_op_relations:
             shared, heads, fan_in, _ = r.folded_shape
             slots = shared, heads, r.active_inputs or fan_in
-            x[r.key] = jnp.zeros(slots, self.trace_dtype or r.dtype)
+            x[r.key] = jnp.zeros(slots, self.trace_dtype or r.input_dtype)
             if r.active_inputs is not None:
                 x[r.key] = ActiveTrace(ActiveInputs.empty(*slots), x[r.key])
             f[r.key] = tuple(
@@ -297,7 +297,7 @@ def _factor(held: Any, r: HiddenParamOpRelation) -> Any:
     """The input factor in the form in which a product takes it."""
     if isinstance(held, ActiveTrace):
         return SparseInput(held.table.index, held.parts.astype(r.dtype), r.folded_shape[2])
-    return held.astype(r.dtype)
+    return held.astype(r.input_dtype)
 
 
 def _sum_of_products(parts: list[Product]) -> Any:

@@ -59,7 +59,7 @@ def einsum(
             expected=f'shapes of the form {equation!r}',
             fix='Give every axis one letter, and axes with the same letter the same length.',
         )  # fmt: skip
-    y = mark_product(einsum_op, x, weight, equation=spelled)
+    y = mark_product(einsum_op, x, weight, mixed=True, equation=spelled)
     return add_bias(y, bias, bias_fn, 'einsum', axes=len(e.y))
 
 

@@ -6,7 +6,13 @@ from typing import Any, NoReturn
 from etrace_compiler.errors import explain_error
 from etrace_compiler.ops._element_wise import element_wise
 from etrace_compiler.ops._facts import Operator
-from etrace_compiler.ops._units import add_with_units, multiply_units, promote, with_unit
+from etrace_compiler.ops._units import (
+    add_with_units,
+    multiply_units,
+    promote,
+    promote_product,
+    with_unit,
+)
 
 __all__ = ['Split', 'add_bias', 'mark_product', 'refuse_shapes']
 
@@ -14,16 +20,20 @@ __all__ = ['Split', 'add_bias', 'mark_product', 'refuse_shapes']
 Split = tuple[Any, Any]
 
 
-def mark_product(operator: Operator, x: Split, weight: Split, **params: Any) -> Any:
+def mark_product(
+    operator: Operator, x: Split, weight: Split, *, mixed: bool = False, **params: Any
+) -> Any:
     """Bind an operator that multiplies its input by its weight, and put units back.
 
     Args:
         operator: The operator.
         x: The input as `split_unit` gives it.
         weight: The effective weight, likewise.
+        mixed: Whether the operator multiplies a real input by a complex weight.
         **params: Static parameters of the operator.
     """
-    y = operator.primitive.bind(*promote(x[0], weight[0]), **params)
+    operands = (promote_product if mixed else promote)(x[0], weight[0])
+    y = operator.primitive.bind(*operands, **params)
     return with_unit(y, multiply_units(x[1], weight[1]))
 
 

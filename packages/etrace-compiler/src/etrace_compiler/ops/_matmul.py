@@ -57,7 +57,7 @@ def matmul(
             fix='Make the last axis of x as long as the first axis of the weight.',
         )  # fmt: skip
     lead = _LEADING[: x[0].ndim - 1]
-    y = mark_product(matmul_op, x, weight, equation=f'{lead}i,io->{lead}o')
+    y = mark_product(matmul_op, x, weight, mixed=True, equation=f'{lead}i,io->{lead}o')
     return add_bias(y, bias, bias_fn, 'matmul')
 
 
@@ -101,5 +101,5 @@ def grouped_matmul(
             fix='Make the last two axes of x as long as the first two of the weight.',
         )  # fmt: skip
     lead = _LEADING[: x[0].ndim - 2]
-    y = mark_product(grouped_matmul_op, x, weight, equation=f'{lead}hi,hio->{lead}ho')
+    y = mark_product(grouped_matmul_op, x, weight, mixed=True, equation=f'{lead}hi,hio->{lead}ho')
     return add_bias(y, bias, bias_fn, 'grouped_matmul', axes=2)

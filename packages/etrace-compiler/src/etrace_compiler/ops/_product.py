@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from etrace_compiler.ops._facts import Likeness, Operator
 from etrace_compiler.ops._primitive import register_primitive
@@ -62,7 +63,13 @@ def _numbers(e: Letters) -> tuple:
 
 def _forward(x: Any, weight: Any, *, equation: str) -> Any:
     e = letters_of(equation)
-    y = jax.lax.dot_general(x, weight, _numbers(e))
+    if jnp.iscomplexobj(weight) and not jnp.iscomplexobj(x):  # two real products, not four
+        real, imag = (
+            jax.lax.dot_general(x, part, _numbers(e)) for part in (weight.real, weight.imag)
+        )
+        y = jax.lax.complex(real, imag)
+    else:
+        y = jax.lax.dot_general(x, weight, _numbers(e))
     made = e.heads + e.shared + e.produced
     return y if made == e.y else y.transpose([made.index(c) for c in e.y])
 

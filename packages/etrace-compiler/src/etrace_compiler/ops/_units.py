@@ -15,6 +15,7 @@ __all__ = [
     'apply_hook',
     'multiply_units',
     'promote',
+    'promote_product',
     'split_unit',
     'with_unit',
 ]
@@ -44,6 +45,14 @@ def promote(*values: Any) -> tuple[Any, ...]:
         return values
     dtype = reduce(jnp.promote_types, (v.dtype for v in values))
     return tuple(v.astype(dtype) for v in values)
+
+
+def promote_product(x: Any, weight: Any) -> tuple[Any, Any]:
+    """Bring the operands of a product to a common precision; a real input stays real."""
+    found, weight = promote(x, weight)
+    if jnp.iscomplexobj(weight) and not jnp.iscomplexobj(x):
+        return x.astype(jnp.finfo(weight.dtype).dtype), weight
+    return found, weight
 
 
 def apply_hook(hook: Callable[[Any], Any] | None, value: Any) -> Any:
