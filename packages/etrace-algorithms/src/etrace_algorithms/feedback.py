@@ -51,8 +51,8 @@ class Feedback:
         kind: `'symmetric'`, `'random'` or `'adaptive'`.
         seed: Of the matrices.
         scale: Standard deviation of their entries.
-        observable: The hidden state that a group sends out, by name (`'z'`) or path
-            (`'layer1.z'`), one for each group that has several states; see
+        observable: Names (`'z'`) or paths (`'layer1.z'`) of hidden states that groups send out.
+            Of a group that has several states it is the first one in this order; see
             [`Observed`][etrace_algorithms.observable.Observed] for spikes.
         readout: Paths of modules or parameters that read out.
         local: Observables whose derivative the last outputs are: these are not projected. A
@@ -121,8 +121,9 @@ class Feedback:
         keep = self.readout_relations(graph)
         relations = [r for r in graph.hidden_param_op_relations if r.key not in keep]
         driven = {g.index for r in relations for g in r.hidden_groups}
-        for name in self.observable:
-            self._named(graph, name)
+        if not any(self._matching(g) for g in graph.hidden_groups):
+            for name in self.observable:
+                self._named(graph, name)
         return [(g, self._observed(g)) for g in graph.hidden_groups if g.index in driven]
 
     def init(self, graph: ETraceGraph) -> dict[str, Any]:
@@ -187,13 +188,15 @@ class Feedback:
 
     def _observed(self, group: HiddenGroup) -> int:
         """Which state a group sends out."""
-        states = dict(_states(group))
-        found = [i for key, i in states.items() if any(_is_named(key, n) for n in self.observable)]
-        found = [0] if not found and group.num_state == 1 else found
+        found = self._matching(group) or ([0] if group.num_state == 1 else [])
         fix = 'Name the one that is read out: Feedback(..., observable=NAME).'
-        got, wanted = self.observable, f'one state among {", ".join(states)}'
-        _check('observable', len(found) == 1, got, wanted, fix)
+        wanted = f'one state among {", ".join(key for key, _ in _states(group))}'
+        _check('observable', found, self.observable, wanted, fix)
         return found[0]
+
+    def _matching(self, group: HiddenGroup) -> list[int]:
+        """The states of a group that are named, in the order of the names."""
+        return [i for n in self.observable for key, i in _states(group) if _is_named(key, n)]
 
     def _named(self, graph: ETraceGraph, name: str) -> Target:
         """The group and the state of one name."""
@@ -246,15 +249,19 @@ class Feedback:
 
 
 def as_feedback(value: Any) -> Feedback:
-    """Return a `Feedback`, of one or of the name of its kind.
+    """Return a `Feedback`, of one, of the name of its kind, or of its options.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the kind is unknown.
 
     Example:
         >>> as_feedback('random').symmetric
         False
+        >>> as_feedback({'kind': 'random', 'seed': 3}).seed
+        3
     """
+    if isinstance(value, Mapping):
+        return Feedback(**value)
     return value if isinstance(value, Feedback) else Feedback(value)
 
 

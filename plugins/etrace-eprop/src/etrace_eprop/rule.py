@@ -16,7 +16,6 @@ import jax
 
 from etrace_algorithms import (
     ETraceGraph,
-    Exactness,
     Gradients,
     LearningRule,
     LearningSignal,
@@ -50,7 +49,7 @@ class EProp(LearningRule):
 
     Args:
         kappa: $\kappa$, in `[0, 1)`.
-        feedback: `'symmetric'`, `'random'`, `'adaptive'`, or a `Feedback` with its options.
+        feedback: `'symmetric'`, `'random'`, `'adaptive'`, or a `Feedback` or a dict of its options.
         trace_dtype: Dtype in which traces are stored; that of the states by default.
 
     Raises:
@@ -72,11 +71,6 @@ class EProp(LearningRule):
                 'Use exp(-dt/tau) of the readout, or 0 where it has no leak.'
             )
         object.__setattr__(self, 'feedback', as_feedback(self.feedback))
-
-    @property
-    def exactness(self) -> Exactness:
-        plain = self.feedback.symmetric and not self.kappa
-        return Exactness.EXACT_DIAGONAL if plain else Exactness.APPROXIMATE
 
     @property
     def reads_output(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -44,7 +44,8 @@ class RFLO(LearningRule):
 
     Args:
         leak: $\lambda = 1 - 1/\tau$, in `[0, 1]`.
-        feedback: `'symmetric'`, `'random'` (as in the paper), `'adaptive'`, or a `Feedback`.
+        feedback: `'symmetric'`, `'random'` (as in the paper), `'adaptive'`, or a `Feedback` or
+            a dict of its options.
         trace_dtype: Dtype in which traces are stored; that of the states by default.
 
     Raises:
