@@ -47,17 +47,6 @@ def test_without_a_leak_it_is_d_rtrl(gradients):
     assert_gradients_close(ours, gradients.online('d_rtrl', PlainRNN()))
 
 
-def test_one_step_is_exact(gradients):
-    ours = gradients.online(OTPE(0.3), PlainRNN(), 1)
-    assert_gradients_close(ours, gradients.bptt(PlainRNN(), 1))
-
-
-def test_windows_and_vmap_are_the_step_engine(gradients):
-    expected = gradients.online(OTPE(0.5, 'out'), Two())
-    for options in ({'chunk_size': 3}, {'vmap': True}):
-        assert_gradients_close(gradients.online(OTPE(0.5, 'out'), Two(), **options), expected)
-
-
 def test_inside_of_a_window_the_next_layer_is_no_estimate(gradients):
     ours = gradients.online(OTPE(0.7, 'out'), Two(), vjp_method='multi-step', chunk_size=5)
     assert_gradients_close(ours, gradients.bptt(Two()))

@@ -10,7 +10,6 @@ from etrace_algorithms.plugins import get_learner
 from etrace_algorithms.testing import (
     LeakyIntegrator,
     PlainRNN,
-    RecurrentLSTM,
     assert_gradients_close,
 )
 from etrace_algorithms.testing.models import surrogate_spike
@@ -52,17 +51,6 @@ def test_the_formula_of_the_paper(gradients):
         spikes += z.sum()
     assert 4 < spikes < 36
     assert_gradients_close(ours, {('w',): expected})
-
-
-def test_one_step_is_exact(gradients):
-    expected = gradients.bptt(RecurrentLSTM(), 1)
-    assert_gradients_close(gradients.online(OTTT(0.3), RecurrentLSTM(), 1), expected)
-
-
-def test_windows_and_vmap_are_the_step_engine(gradients):
-    expected = gradients.online(OTTT(0.5), PlainRNN())
-    for options in ({'chunk_size': 3}, {'vmap': True}):
-        assert_gradients_close(gradients.online(OTTT(0.5), PlainRNN(), **options), expected)
 
 
 def test_several_steps_at_once_are_the_step_engine(gradients):

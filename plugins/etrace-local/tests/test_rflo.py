@@ -52,12 +52,6 @@ def test_the_formula_of_the_paper(gradients):
     assert_gradients_close(ours, {('w',): expected, ('readout',): read})
 
 
-def test_windows_and_vmap_are_the_step_engine(gradients):
-    expected = gradients.online(RFLO(0.5), PlainRNN())
-    for options in ({'chunk_size': 3}, {'vmap': True}):
-        assert_gradients_close(gradients.online(RFLO(0.5), PlainRNN(), **options), expected)
-
-
 def test_random_feedback_acts_step_by_step(gradients):
     with pytest.raises(NotSupportedError, match=r"got 'multi-step' and feedback='random'; expec"):
         gradients.online(RFLO(0.5), PlainRNN(), vjp_method='multi-step')
