@@ -20,15 +20,13 @@ from etrace_algorithms.batching import (
     inside_axes,
     linearisation_axes,
     map_batch,
-    replicate,
     split_keys,
 )
 from etrace_algorithms.credit import Taps, make_anchor, make_taps, pull_back
-from etrace_algorithms.introspect import plan_of, trace_of
-from etrace_algorithms.learner import EligibilityTrace, ETraceAlgorithm
-from etrace_algorithms.memory import MemoryPlan, PeakMemory
-from etrace_algorithms.rule import Gradients, LearningRule, LearningSignal
+from etrace_algorithms.memory import PeakMemory
+from etrace_algorithms.rule import Gradients
 from etrace_algorithms.solve import solve_step, solve_steps
+from etrace_algorithms.traced import TracedAlgorithm
 from etrace_algorithms.validation import check_arguments, check_states, check_vjp_method
 from etrace_compiler import (
     ControlFlowPolicy,
@@ -43,7 +41,7 @@ __all__ = ['ETraceVjpAlgorithm']
 _COUNT = itertools.count()
 
 
-class ETraceVjpAlgorithm(ETraceAlgorithm):
+class ETraceVjpAlgorithm(TracedAlgorithm):
     r"""A learner whose gradient enters automatic differentiation by a custom VJP.
 
     A subclass either gives a `rule`, or overrides the four hooks `_update_etrace_data`,
@@ -66,8 +64,6 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         ValueError: If `vjp_method` is unknown.
     """
 
-    rule: LearningRule
-
     def __init__(
         self,
         model: brainstate.nn.Module,
@@ -77,7 +73,6 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
     ):
         super().__init__(model, name, control_flow)
         self.vjp_method = check_vjp_method(vjp_method)
-        self.etrace: EligibilityTrace | None = None
         self._inside_window = False
 
         self.credit_name = f'etrace_credit_{next(_COUNT)}'
@@ -85,97 +80,10 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         self._credit = self._make_credit()
         self._jitted: Any = None
 
-    # ------------------------------------------------------------ the four hooks
-
-    def _get_etrace_data(self) -> Any:
-        """Return the trace, a pytree of arrays."""
-        return None if self.etrace is None else self.etrace.value
-
-    def _assign_etrace_data(self, data: Any) -> None:
-        """Store the trace, in a new state if another model left one of another structure."""
-        old = None if self.etrace is None else jax.tree.structure(self.etrace.value)
-        if self.etrace is None or old != jax.tree.structure(data):
-            self.etrace = EligibilityTrace(data)
-        else:
-            self.etrace.value = data
-
-    def _update_etrace_data(self, data: Any, lin: Linearisation) -> Any:
-        """Advance the trace by one step."""
-        return self.rule.update(data, lin)
-
-    def _solve_weight_gradients(
-        self,
-        before: Any,
-        after: Any,
-        lin: Linearisation | None,
-        signal: LearningSignal,
-        bypass: LearningSignal | None,
-    ) -> Gradients:
-        """Return the part of the gradient that comes from before the step or window.
-
-        Args:
-            before: The trace before it.
-            after: The trace after it; `None` for a window.
-            lin: The step; `None` for a window.
-            signal: At the new states of a step, or at the states that enter a window.
-            bypass: See `LearningRule.history`.
-        """
-        if lin is None:
-            return self.rule.credit(before, signal)
-        return self.rule.history(before, after, lin, signal, bypass)
-
-    # ------------------------------------------------------------ trace life cycle
-
-    def init_etrace_state(self, *args: Any, **kwargs: Any) -> None:
-        """Set the trace to its beginning."""
-        trace = self.rule.init(self.graph)
-        if self.batch_axis_size is not None:
-            trace = jax.tree.map(partial(replicate, self.batch_axis_size), trace)
-        self._assign_etrace_data(trace)
-
-    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
-        """Reset the model's states, and the trace as its rule says; see `LearningRule.restart`."""
-        before = self._get_etrace_data()
-        super().reset_state(batch_size, **kwargs)
-        if hasattr(self, 'rule'):
-            restart = map_batch(self.batch_axis_size, self.rule.restart, 0)
-            self._assign_etrace_data(restart(before, self._get_etrace_data()))
-
     def compile_graph(self, *args: Any) -> None:
         """Compile the graph; see `ETraceAlgorithm.compile_graph`."""
         super().compile_graph(*args)
         self._jitted = None  # it holds the old graph
-
-    def get_etrace_of(self, weight: brainstate.ParamState | tuple[str, ...] | str) -> dict:
-        """Return the parts of the trace that belong to a parameter.
-
-        Args:
-            weight: The parameter, or its path.
-
-        Returns:
-            What the trace holds under the relations of this parameter, by relation key; or under
-            its own key, for a rule that credits parameters.
-
-        Raises:
-            ValueError: If the parameter has no trace; the reason is in the message.
-        """
-        if isinstance(weight, brainstate.State):
-            weight = self.executor.state_id_to_path.get(id(weight), ('?',))
-        return trace_of(self.graph, self._get_etrace_data(), weight, self.credits)
-
-    def memory_plan(self, budget: int | str | None = None) -> MemoryPlan:
-        """Say what this learner keeps and moves; `etrace_algorithms.memory_plan` compares others.
-
-        Args:
-            budget: Bytes that may be used, a number or text such as `'512 MB'`.
-
-        Raises:
-            ValueError: If `compile_graph` has not been called.
-        """
-        rule = getattr(self, 'rule', None)  # a learner may override the hooks instead
-        promise = 'undeclared' if rule is None else rule.exactness
-        name = self.name or type(self).__name__
-        return plan_of(self, name, str(promise), budget)
 
     # ------------------------------------------------------------ one call
 
@@ -370,16 +278,6 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             return gradients
         return jax.tree.map(lambda g: jnp.sum(g, axis=0), dict(gradients))
 
-    @property
-    def signal_at(self) -> str:
-        """Where learning signals are taken; see `LearningRule.signal_at`."""
-        return self.rule.signal_at if hasattr(self, 'rule') else LearningRule.signal_at
-
-    @property
-    def credits(self) -> str:
-        """What credit is given to; see `LearningRule.credits`."""
-        return self.rule.credits if hasattr(self, 'rule') else LearningRule.credits
-
     def make_taps(self, *axes: int, anchor: Any = None, window: bool = False) -> Taps:
         """Return the taps that the credit of one step, or of the entry of a window, needs.
 
@@ -398,13 +296,6 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             window=window or self.signal_at == 'old',
             outputs=not window and getattr(getattr(self, 'rule', None), 'reads_output', False),
         )
-
-    @property
-    def _has_rule(self) -> bool:
-        """Whether the rule says everything: a subclass may override the hooks instead."""
-        base = ETraceVjpAlgorithm
-        hooks = ('_update_etrace_data', '_solve_weight_gradients')
-        return all(getattr(type(self), hook) is getattr(base, hook) for hook in hooks)
 
     # ------------------------------------------------------------ windows of fixed parameters
 
