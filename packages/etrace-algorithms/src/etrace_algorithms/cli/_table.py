@@ -42,7 +42,7 @@ def _draw(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for row in rows:
         # texts of plugins are not markup
         drawn.add_row(*map(Text, row))
-    width = shutil.get_terminal_size().columns
+    width = shutil.get_terminal_size().columns - 4  # as it may be indented
     console = Console(file=io.StringIO(), force_terminal=True, width=width)
     with console.capture() as captured:
         console.print(drawn)
