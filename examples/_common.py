@@ -30,9 +30,10 @@ from rich.table import Table
 import etrace_algorithms as ea
 
 CONTROL, BACKPROP = 'immediate', 'BPTT'
-LEARNERS = {'D_RTRL': 'd_rtrl', CONTROL: 'immediate', BACKPROP: None}  # names of algorithms
+LEARNERS = {'D_RTRL': ('d_rtrl', {}), CONTROL: ('immediate', {}), BACKPROP: (None, {})}
 LINES = {BACKPROP: '--'}
 COLOURS = {BACKPROP: '#000000', 'D_RTRL': '#0072B2', CONTROL: '#009E73'}
+OTHERS = ('#D55E00', '#CC79A7')
 
 Batch = tuple[Array, Array, Array]  # inputs and targets with time first; weights of the steps
 Score = Callable[[Any, Array, Array], dict[str, Array]]
@@ -63,6 +64,7 @@ class Task:
         next_length: From the length and the mean loss since the last evaluation to the next one.
         log: Whether the metric is compared, and drawn, as a ratio.
         references: Lines to draw beside the curves: figures of others, by name.
+        others: Further learners by name: that of the algorithm, and its options.
     """
 
     build: Callable[[], brainstate.nn.Module]
@@ -85,11 +87,17 @@ class Task:
     next_length: Callable[[int, float], int] | None = None
     log: bool = False
     references: Mapping[str, float] | None = None
+    others: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Steps and samples of a batch."""
         return jax.eval_shape(self.data, 0, self.length)[0].shape[:2]
+
+    @property
+    def learners(self) -> dict[str, tuple[Any, Mapping[str, Any]]]:
+        """Algorithms and their options, by the name in tables; `None` for backpropagation."""
+        return {**LEARNERS, **(self.others or {})}
 
     def for_smoke(self) -> 'Task':
         """Shorten training, to see that it runs."""
@@ -105,10 +113,12 @@ class Task:
 Tasks = Callable[[int, bool], dict[str, Task]]  # from seed and smoke to tasks by name
 
 
-def online_gradient(model: brainstate.nn.Module, algorithm: str, task: Task) -> Callable:
+def online_gradient(
+    model: brainstate.nn.Module, task: Task, algorithm: str, **options: Any
+) -> Callable:
     """Compile a learner; its gradient is made as the sequence is read, window by window."""
     size, (example, *_) = task.shape[1], task.data(0, task.length)
-    learner = ea.compile(model, algorithm, example[0], batch_size=size)
+    learner = ea.compile(model, algorithm, example[0], batch_size=size, **options)
     params = dict(model.states(brainstate.ParamState))
 
     def step(x: Array, target: Array) -> Array:
@@ -207,9 +217,11 @@ def make_evaluation(model: brainstate.nn.Module, task: Task) -> Callable:
 def train(name: str, task: Task, seed: int, advance: Callable[[int, str], None]) -> dict[str, Any]:
     """Train one learner from the beginning that all share; return scores, times and curves."""
     brainstate.random.seed(seed)
-    model, algorithm = task.build(), LEARNERS[name]
-    backprop = algorithm is None
-    gradient = bptt_gradient(model, task) if backprop else online_gradient(model, algorithm, task)
+    model, (algorithm, how) = task.build(), task.learners[name]
+    if algorithm is None:
+        gradient = bptt_gradient(model, task)
+    else:
+        gradient = online_gradient(model, task, algorithm, **how)
     training, evaluate = make_training(model, gradient, task), make_evaluation(model, task)
     length, seconds, losses, scores = task.length, [], [], []
 
@@ -284,11 +296,13 @@ def draw(tasks: dict[str, Task], experiments: dict[str, dict], path: Path) -> No
     for axes, (title, task) in zip(
         figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True
     ):
+        colours = COLOURS | dict(zip(task.others or (), OTHERS, strict=False))
         for name, runs in experiments[title]['learners'].items():
             curves = np.array([run['curve']['metric'] for run in runs])
             updates, dash = np.linspace(0, task.updates, curves.shape[1]), LINES.get(name, '-')
-            axes.plot(updates, curves.mean(0), dash, color=COLOURS[name], label=name)
-            axes.fill_between(updates, curves.min(0), curves.max(0), color=COLOURS[name], alpha=0.2)
+            colour = colours[name]
+            axes.plot(updates, curves.mean(0), dash, color=colour, label=name)
+            axes.fill_between(updates, curves.min(0), curves.max(0), color=colour, alpha=0.2)
         for name, value in {'guessing': task.chance, **(task.references or {})}.items():
             axes.axhline(value, color='#888888', ls=':', lw=1)
             axes.annotate(name, (1, value), xycoords=('axes fraction', 'data'), va='bottom',
@@ -310,7 +324,7 @@ def train_all(tasks: dict[int, dict[str, Task]], console: Console) -> dict[str, 
                   TextColumn('{task.fields[now]}'), console=console) as progress:  # fmt: skip
         for network, first in tasks[seeds[0]].items():
             learners: dict[str, list[dict]] = {}
-            for name in LEARNERS:
+            for name in first.learners:
                 total = first.updates * len(seeds)
                 bar = progress.add_task(f'{network}, {name}', total=total, now='compiling')
                 advance = partial(show, progress, bar)

@@ -46,7 +46,7 @@ def read(path):
 
 def check_is_complete(entry):
     """All learners, on every seed, with finite figures."""
-    assert list(entry['learners']) == LEARNERS
+    assert list(entry['learners'])[:3] == LEARNERS
     metric = entry['task']['metric']
     for runs in entry['learners'].values():
         for run in runs:
