@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import brainstate
 import jax
 import jax.numpy as jnp
 import pytest
@@ -20,9 +21,16 @@ from etrace_algorithms.testing import (
     bptt_gradients,
     online_gradients,
 )
-from etrace_compiler import element_wise, matmul
+from etrace_compiler import (
+    conv,
+    element_wise,
+    embedding,
+    grouped_matmul,
+    lora_matmul,
+    matmul,
+)
 
-from .measured import parameter
+from .measured import parameter, values
 from .window_models import check_windows, inputs, loss
 
 DECAY = {'decay_or_rank': 0.6}
@@ -102,6 +110,40 @@ def test_a_step_of_one_sample_run_by_vmap():
         learner = ready(rules, DiagonalLSTM, vmap=vmap)
         step[vmap] = online_gradients(learner, inputs(4), loss=loss)
     assert_gradients_close(step[True], step[False])
+
+
+class Operators(PlainRNN):
+    """One weight of each of several operators, and rows of a table that take turns."""
+
+    def __init__(self):
+        super().__init__()
+        self.grouped, self.kernel = parameter(2, 2, 2, seed=55), parameter(2, 1, 3, seed=56)
+        self.table = parameter(5, 4, seed=57)
+        self.low = brainstate.ParamState({'B': values(3, 2, seed=58), 'A': values(2, 4, seed=59)})
+
+    def update(self, x):
+        h = self.h.value
+        drive = grouped_matmul(h.reshape((-1, 2, 2)), self.grouped.value).reshape(h.shape)
+        pairs = conv(h.reshape((-1, 2, 2)), self.kernel.value, feature_group_count=2)
+        drive += jnp.tanh(pairs.reshape(h.shape))
+        drive += embedding(
+            jnp.floor(4 * x[..., 0]).astype(int) % 5, self.table.value, active_rows=3
+        )
+        drive += lora_matmul(x, self.low.value['B'], self.low.value['A'])
+        self.h.value = 0.5 * h + jnp.tanh(drive)
+        return self.read(self.h.value)
+
+
+def test_operators_of_every_kind():
+    rules = {'grouped': 'd_rtrl', 'table': 'd_rtrl', '*': 'pp_prop'}
+    xs, found = inputs(4), {}
+    for name in ('d_rtrl', 'pp_prop', 'hybrid'):
+        options = {} if name == 'd_rtrl' else DECAY
+        learner = ready(rules if name == 'hybrid' else name, Operators, **options)
+        found[name] = online_gradients(learner, xs, loss=loss, chunk_size=2)
+    for path, gradient in found['hybrid'].items():
+        own = 'd_rtrl' if path[0] in ('grouped', 'table', 'w', 'b') else 'pp_prop'
+        assert_gradients_close({path: gradient}, {path: found[own][path]})
 
 
 def test_traces_by_weight_bytes_and_dtypes():
