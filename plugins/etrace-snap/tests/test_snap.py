@@ -10,13 +10,15 @@ import pytest
 
 import etrace_algorithms
 import etrace_nn
-from etrace_algorithms import MultiStepData, check_gradients
+from etrace_algorithms import MultiStepData
 from etrace_algorithms.plugins import get_learner
 from etrace_algorithms.testing import (
     DIAGONAL_MODELS,
     RecurrentLSTM,
     assert_gradients_close,
     bptt_gradients,
+    check_learner,
+    conformance_tests,
     gradient_alignment,
     online_gradients,
 )
@@ -77,7 +79,7 @@ def seeded(make):
 MODELS = {
     'vanilla': lambda: Wide(functools.partial(etrace_nn.ValinaRNNCell, activation='tanh')),
     'LSTM': RecurrentLSTM,
-    'two layers': lambda: Wide(etrace_nn.GRUCell, etrace_nn.LSTMCell),
+    'two layers': lambda: Wide(etrace_nn.GRUCell, etrace_nn.MinimalRNNCell),
     'complex': lambda: Wide(etrace_nn.LRUCell),
     'not marked': lambda: Wide(brainstate.nn.GRUCell),
 }
@@ -190,22 +192,13 @@ def test_control_a_wrong_influence_is_noticed():
         assert_gradients_close(found, expected, rtol=1e-2)
 
 
-RULES = {'rtrl': (RTRL(), {}), 'snap': (SnAp(2), {'n': 2})}
+test_conformance = conformance_tests('snap', level='quick', n=1)
 
 
-@pytest.mark.parametrize('name', RULES)
-def test_every_way_to_run_is_the_same(name):
-    """By name and by rule; step by step, in windows, by vmap, and after a reset."""
-    rule, options = RULES[name]
-    xs = sequence()
-    expected, _ = gradients(Chain, rule, xs)
-    by_name, _ = gradients(Chain, name, xs, chunk=4, **options)
-    assert_gradients_close(by_name, expected, rtol=1e-9)
-    learner = etrace_algorithms.compile(Chain(), rule, xs[0], batch_size=BATCH, vmap=True)
-    for _ in range(2):
-        found = online_gradients(learner, xs, loss=loss, chunk_size=1)
-        assert_gradients_close(found, expected, rtol=1e-9)
-        learner.reset_state(BATCH)
+def test_the_exact_learner_conforms():
+    """In part: the same code runs it."""
+    report = check_learner('rtrl', only=('declaration', 'precision', 'reset', 'exact'))
+    assert report.ok, report.to_str()
 
 
 def test_several_steps_in_one_call():
@@ -226,13 +219,10 @@ def test_several_steps_in_one_call():
 def test_learners_are_found_by_name():
     assert get_learner('rtrl').load() is RTRL
     assert get_learner('etrace-snap:snap').load() is SnAp
-    assert [get_learner(n).exactness for n in RULES] == ['exact', 'approximate']
 
 
-def test_what_they_promise_is_checked():
-    """And each parameter has its own part of the trace, marked or not."""
+def test_each_parameter_has_its_own_part_of_the_trace():
     learner = etrace_algorithms.compile(Chain(), RTRL(), sequence()[0], batch_size=BATCH)
-    assert check_gradients(learner, sequence()).ok
     assert learner.get_etrace_of('b')['b'].shape == (BATCH * 6, 6)
 
 
