@@ -13,7 +13,7 @@ from pathlib import Path
 from etrace_algorithms.testing import compare_with_bptt
 
 PLUGINS = Path(__file__).resolve().parent
-PLACE = re.compile(r'(<!-- comparison: ([\w.-]+)(\(.*\))? -->\n)(.*?)(<!-- end -->)', re.DOTALL)
+PLACE = re.compile(r'(<!-- comparison: ([\w.-]+)(\([^\n]*\))? -->\n)(.*?)(<!-- end -->)', re.DOTALL)
 
 
 def places() -> Iterator[tuple[Path, re.Match[str]]]:

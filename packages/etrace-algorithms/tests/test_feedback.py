@@ -219,6 +219,28 @@ def test_adaptive_matrices_follow_the_readout_and_survive_a_reset(vmap):
     assert jnp.allclose(matrices(learner)[0][1], expected)
 
 
+def test_the_readout_turns_towards_a_random_matrix_and_the_loss_falls():
+    model, xs = LeakyIntegrator(3, 8, 2), inputs()
+    learner = make(Feedback('random'), model)
+    matrix = np.array(matrices(learner)[0][0])
+    target = jnp.asarray(np.random.default_rng(3).normal(size=(STEPS, BATCH, 2)))
+
+    def step(x, y):
+        return jnp.mean((learner(x) - y) ** 2)
+
+    found = []
+    for _ in range(200):
+        learner.reset_state(BATCH)
+        gradient, losses = learner.etrace_grad(xs, target, step_fn=step, return_value=True)
+        for path, state in learner.param_states.items():
+            state.value -= 0.02 * gradient[path]
+        readout = model.readout.value.T
+        cosine = jnp.sum(matrix * readout) / jnp.linalg.norm(matrix) / jnp.linalg.norm(readout)
+        found.append((float(jnp.mean(losses)), float(cosine)))
+    assert found[-1][0] < 0.3 * found[0][0]
+    assert found[-1][1] > found[0][1] + 0.1
+
+
 @pytest.mark.filterwarnings('ignore:layer.readout')
 def test_what_a_layer_returns_is_a_state_beside_its_own():
     class Spikes(LeakyIntegrator):
