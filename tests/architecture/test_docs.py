@@ -47,6 +47,12 @@ def test_every_error_is_on_its_page():
     assert diagnostics <= raised
 
 
+def test_no_two_errors_share_a_code():
+    page = (ROOT / 'docs/reference/errors.md').read_text()
+    rows = re.findall(r'^\| \[(ET[AC]\d{3})\]', page, re.MULTILINE)
+    assert len(rows) == len(set(rows)) > 30
+
+
 def test_every_command_is_on_its_page(capsys):
     with pytest.raises(SystemExit):
         main(['--help'])

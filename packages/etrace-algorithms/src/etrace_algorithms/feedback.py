@@ -284,6 +284,6 @@ def _check(subject: str, holds: Any, got: Any, expected: str, fix: str) -> None:
         problem = 'does not fit'
         raise ValueError(
             explain_error(
-                subject, problem, got=repr(got), expected=expected, fix=fix, code='ETA131'
+                subject, problem, got=repr(got), expected=expected, fix=fix, code='ETA114'
             )
         )
