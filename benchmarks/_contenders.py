@@ -1,8 +1,10 @@
 """What is measured: functions that return a gradient over a sequence, compiled and accounted.
 
 A contender is named `rule/window`, such as `d_rtrl/1`, `d_rtrl/32`, `d_rtrl/T` or `d_rtrl/auto`, or
-is one of `BASELINES`. Each becomes a pure function of arrays, so that what is timed is what XLA
-accounts.
+is one of `BASELINES`. A window of the whole sequence ends without a trace, as backpropagation does:
+the next sequence begins anew. `d_rtrl/T carried` makes the trace for one that goes on.
+
+Each becomes a pure function of arrays, so that what is timed is what XLA accounts.
 """
 
 import dataclasses
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from _models import Case, Family, make_data
 
+CARRIED = ' carried'
 OPTIONS = {'d_rtrl': {}, 'pp_prop': {'decay_or_rank': 0.9}, 'immediate': {}}
 
 
@@ -31,8 +34,9 @@ def prepare(family: Family, case: Case, name: str) -> Program:
     """Make the program of a contender."""
     if name in BASELINES:
         return BASELINES[name](family, case)
-    rule, _, window = name.partition('/')
-    return online(family, case, rule, window_of(window, case.steps))
+    rule, _, window = name.removesuffix(CARRIED).partition('/')
+    carry = window != 'T' or name.endswith(CARRIED)
+    return online(family, case, rule, window_of(window, case.steps), carry)
 
 
 def window_of(name: str, steps: int) -> int | str:
@@ -40,14 +44,15 @@ def window_of(name: str, steps: int) -> int | str:
     return name if name == 'auto' else min(steps if name == 'T' else int(name), steps)
 
 
-def online(family: Family, case: Case, rule: str, window: int | str) -> Program:
+def online(family: Family, case: Case, rule: str, window: int | str, carry: bool = True) -> Program:
     """Return the gradient of a learner, with parameters fixed over the sequence."""
     xs, ys = make_data(case)
     learner, notes = compiled_learner(family, case, rule, window, xs[0])
     step = step_of(family, learner, window)
+    options: dict[str, Any] = {} if carry else {'carry_trace': False}
 
     def run(xs: Any, ys: Any) -> Any:
-        return learner.etrace_grad(xs, ys, step_fn=step, chunk_size=window)
+        return learner.etrace_grad(xs, ys, step_fn=step, chunk_size=window, **options)
 
     return pure(run, xs, ys, notes=notes)
 

@@ -14,7 +14,8 @@ DEFAULTS = ['etrace d_rtrl/auto', 'etrace pp_prop/auto']
 BASELINES = ['etrace bptt', 'etrace bptt checkpointed', 'etrace forward', 'etrace copy']
 #: with backpropagation there as well: the same work, so that its ratio to ours should be 1
 OTHERS = [f'braintrace {name}' for name in ('bptt', 'd_rtrl/1', 'd_rtrl/32', 'pp_prop/1')]
-OURS = [*BASELINES, *ENGINES, *DEFAULTS, 'etrace immediate/1']
+ONWARD = ['etrace d_rtrl/T carried', 'etrace pp_prop/T carried']
+OURS = [*BASELINES, *ENGINES, *DEFAULTS, *ONWARD, 'etrace immediate/1']
 ALL = [*OURS, *OTHERS, 'braintrace pp_prop/32']
 #: what the plots of the scaling show
 SCALING = ['etrace bptt', 'etrace copy', *ENGINES, 'etrace immediate/1', *OTHERS]
