@@ -101,7 +101,7 @@ class Task:
 
     def for_smoke(self) -> 'Task':
         """Shorten training, to see that it runs."""
-        return replace(self, updates=24, evaluate_every=8, tests=1)
+        return replace(self, updates=15, evaluate_every=5, tests=1)
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the task."""
