@@ -8,7 +8,7 @@ from etrace_algorithms import ETraceGraph
 from etrace_compiler import position_neighbours
 from etrace_snap.states import numbers_per_position
 
-__all__ = ['Kept', 'kept_entries']
+__all__ = ['Kept', 'driving_parameters', 'kept_entries']
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,16 @@ class Kept:
     place: np.ndarray
 
 
+def driving_parameters(graph: ETraceGraph) -> frozenset[str]:
+    """Find the parameters that act on any hidden state, by key."""
+    name = 'etrace_snap driving'
+    if name not in graph.memo:
+        params = position_neighbours(graph).params
+        driving = (key for key, leaves in params.items() if any(leaf.any() for leaf in leaves))
+        graph.memo[name] = frozenset(driving)
+    return graph.memo[name]
+
+
 def kept_entries(graph: ETraceGraph, steps: int) -> dict[str, tuple[Kept, ...]]:
     """Find the entries that are not zero after so many steps: by parameter, one per leaf."""
     name = f'etrace_snap {steps}'
@@ -45,18 +55,21 @@ def kept_entries(graph: ETraceGraph, steps: int) -> dict[str, tuple[Kept, ...]]:
 
 def _lay_out(pattern: np.ndarray) -> Kept:
     """Lay the entries of a pattern `(P, n)` out."""
-    states, inside = _packed(pattern)
-    params, _ = _packed(pattern.T)
-    earlier = np.cumsum(pattern, axis=0) - 1  # how many parameters before it a state is kept for
-    slot = np.take_along_axis(earlier, states, axis=1)
-    place = np.where(inside, states * params.shape[1] + slot, 0)
-    return Kept(states.astype(np.int32), inside, params.astype(np.int32), place.astype(np.int32))
+    param, state = np.nonzero(pattern)
+    column, width = _slots(param, pattern.shape[0])
+    row, length = _slots(state, pattern.shape[1])
+    states = np.zeros((pattern.shape[0], width), np.int32)
+    params = np.zeros((pattern.shape[1], length), np.int32)
+    place, inside = np.zeros_like(states), np.zeros(states.shape, bool)
+    states[param, column], params[state, row] = state, param
+    place[param, column], inside[param, column] = state * length + row, True
+    return Kept(states, inside, params, place)
 
 
-def _packed(pattern: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of the entries in each row, side by side, and which of them are there."""
-    counts = pattern.sum(axis=1)
-    width = int(counts.max(initial=0))
-    inside = np.arange(width) < counts[:, None]
-    order = np.argsort(~pattern, axis=1, kind='stable')[:, :width]
-    return np.where(inside, order, 0), inside
+def _slots(numbers: np.ndarray, size: int) -> tuple[np.ndarray, int]:
+    """Count equal numbers: how many were before each of them, and how many there are at most."""
+    counts = np.bincount(numbers, minlength=size)
+    order = np.argsort(numbers, kind='stable')
+    slots = np.empty(len(numbers), np.int64)
+    slots[order] = np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return slots, int(counts.max(initial=0))

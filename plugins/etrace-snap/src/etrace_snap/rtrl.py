@@ -26,7 +26,7 @@ from etrace_algorithms import (
     LearningSignal,
     Linearisation,
 )
-from etrace_compiler import position_neighbours
+from etrace_snap.pattern import driving_parameters
 from etrace_snap.states import from_vector, real_dtype, to_vector, vector_size
 
 __all__ = ['RTRL']
@@ -62,11 +62,11 @@ class RTRL(LearningRule):
 
     def init(self, graph: ETraceGraph) -> Influence:
         """Return the trace before the first step: zeros."""
-        reached, size = position_neighbours(graph).params, vector_size(graph)
+        driving, size = driving_parameters(graph), vector_size(graph)
         return {
             s.key: s.treedef.unflatten([jnp.zeros((size, *x.shape), x.dtype) for x in s.leaves])
             for s in graph.module_info.by_role('param')
-            if any(leaf.any() for leaf in reached[s.key])
+            if s.key in driving
         }
 
     def update(self, trace: Influence, lin: Linearisation) -> Influence:

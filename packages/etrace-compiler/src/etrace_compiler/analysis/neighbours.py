@@ -58,6 +58,7 @@ def position_neighbours(
 ) -> PositionNeighbours:
     """Return which positions act on which within one step, through all groups.
 
+    A pattern has an entry for each element of a parameter and each position; it is not kept.
     It follows the equations of the step, not values: an entry that is missing is zero for all
     parameters, inputs and states. Elements that a constant mask sets to zero have no way on. An
     operation whose movements are not known joins everything that it touches.
@@ -75,13 +76,6 @@ def position_neighbours(
         >>> position_neighbours(compile_etrace_graph(cell, jnp.ones(3))).hidden.sum()
         np.int64(16)
     """
-    name = 'neighbours around relations' if around_relations else 'neighbours'
-    if name not in graph.memo:
-        graph.memo[name] = _find(graph, around_relations)
-    return graph.memo[name]
-
-
-def _find(graph: ETraceGraph, around_relations: bool) -> PositionNeighbours:
     info, groups = graph.module_info, graph.hidden_groups
     made = info.program.made
     starts = np.cumsum([0, *(g.positions for g in groups)])
