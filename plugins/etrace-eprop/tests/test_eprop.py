@@ -10,6 +10,7 @@ import etrace_algorithms
 from etrace_algorithms import MultiStepData, NotSupportedError
 from etrace_algorithms.feedback import Feedback
 from etrace_algorithms.plugins import get_learner
+from etrace_algorithms.rules import DiagonalRTRL, HybridRule, RulePart
 from etrace_algorithms.testing import (
     LeakyIntegrator,
     PlainRNN,
@@ -246,3 +247,12 @@ def test_other_options_out_of_range_are_refused():
         EProp(feedback='direct')
     with pytest.raises(ValueError, match=r'`decay` is out of range: got 1.0; expected 0 <= decay'):
         RateRegulariser(2, decay=1.0)
+
+
+def test_of_several_rules_the_readout_may_have_its_own():
+    """Naming the readout, and giving it to another rule, are the same."""
+    parts = {'out': DiagonalRTRL(), '*': EProp(KAPPA)}
+    rule = HybridRule(tuple(RulePart(name, part, (name,)) for name, part in parts.items()))
+    ours = learn(rule, Spiking(inside=True))
+    named = EProp(KAPPA, {'readout': 'out'})
+    assert_gradients_close(ours, learn(named, Spiking(inside=True)))
