@@ -291,6 +291,8 @@ def test_auto_keeps_to_its_budget_and_says_what_it_chose(capsys):
     assert between.choice.as_dict()['budget'] == between.memory_budget
     with pytest.raises(ValueError, match=r'`memory_budget` is too small: .*ETA504'):
         ready('auto', memory_budget=least - 1)
+    with pytest.raises(ValueError, match=r'`parts` are not told apart by name: got .*ETA131'):
+        ready('auto', candidates=[])
 
 
 def test_a_choice_is_a_hybrid_of_its_rules():

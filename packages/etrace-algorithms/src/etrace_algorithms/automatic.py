@@ -76,8 +76,8 @@ class AutoLearner(HybridLearner):
         self._candidates = make_rules(model, named, vjp_method, options, defaults)
         self._costs: tuple[LearnerCost, ...] = ()
         self._chosen_for: Any = None
-        first = next(iter(self._candidates.values()))
-        super().__init__(model, {'*': first}, name, vjp_method, control_flow)
+        first = {'*': rule for rule in [*self._candidates.values()][:1]}
+        super().__init__(model, first, name, vjp_method, control_flow)
 
     @property
     def choice(self) -> RuleChoice:
