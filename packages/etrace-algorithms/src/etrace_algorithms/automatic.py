@@ -76,7 +76,7 @@ class AutoLearner(HybridLearner):
         self._candidates = make_rules(model, named, vjp_method, options, defaults)
         self._costs: tuple[LearnerCost, ...] = ()
         self._chosen_for: Any = None
-        first = {'*': rule for rule in [*self._candidates.values()][:1]}
+        first = dict(zip('*', self._candidates.values(), strict=False))
         super().__init__(model, first, name, vjp_method, control_flow)
 
     @property
