@@ -8,6 +8,7 @@ import pytest
 from jax.experimental import sparse
 
 import etrace_algorithms as ea
+from etrace_algorithms import drive
 from etrace_algorithms.testing import assert_gradients_close, bptt_gradients, online_gradients
 from etrace_compiler import (
     conv,
@@ -160,6 +161,22 @@ def test_bytes_follow_from_the_facts(name):
     assert [plan[learner].by_relation[key] for learner in LEARNERS] == [
         8 * B * entries for entries in ENTRIES[name]
     ]
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_sparse_products_go_step_by_step_by_themselves(name, monkeypatch):
+    """Windows are made where nobody asks for them, but for those whose values are looked up."""
+    asked = []
+
+    class Engine(drive.WindowEngine):
+        def run(self, *args):
+            asked.append(args)
+            return super().run(*args)
+
+    monkeypatch.setattr(drive, 'WindowEngine', Engine)
+    xs = inputs(name)
+    learned(name, xs, chunk=None)
+    assert bool(asked) == (name != 'sparse_matmul')
 
 
 def test_a_constant_factor_is_not_traced():

@@ -216,9 +216,11 @@ def _solve_windows(
 ) -> tuple[list[Any], Any] | None:
     """Run windows of fixed parameters; `None` where steps have to be run one by one."""
     steps = jax.tree.leaves(data)[0].shape[0]
+    budgeted = isinstance(chunk, Budget)
+    if budgeted and any(r.shares_positions for r in learner.graph.hidden_param_op_relations):
+        return None  # all steps side by side look more values up than they save: steps are faster
     try:
         engine = WindowEngine(learner, losses_of, jax.tree.map(lambda x: x[0], data), weights)
-        budgeted = isinstance(chunk, Budget)
         size = chunk.steps(engine.step_bytes, steps) if budgeted else min(chunk, steps)
         return engine.run(data, size, carry_trace) if size > 1 else None
     except Unsuitable as reason:

@@ -227,6 +227,15 @@ class HiddenParamOpRelation:
             return block.astype(self.dtype)
         return jnp.asarray(block, dtype=self.input_dtype)
 
+    @cached_property
+    def shares_positions(self) -> bool:
+        """Whether blocks that do not mix reach the same position, as non-zeros of a column do."""
+        for positions in self.positions:
+            heads = np.sort(positions[0], axis=0)
+            if ((heads[1:] == heads[:-1]) & (heads[1:] >= 0)).any():
+                return True
+        return False
+
     @property
     def input_dtype(self) -> Any:
         """Dtype of the input in block form: a real input of a complex product stays real."""
