@@ -11,6 +11,7 @@ from jax.experimental import sparse
 from etrace_compiler import (
     compile_etrace_graph,
     conv,
+    driving_parameters,
     element_wise,
     embedding,
     grouped_matmul,
@@ -186,4 +187,6 @@ def test_what_goes_around_relations():
         graph = compile_etrace_graph(model, jnp.ones(N))
         around = position_neighbours(graph, around_relations=True)
         assert around.params['w0'][0].any() == stays
+        assert driving_parameters(graph, around_relations=True) == ('w0',) * stays
+        assert driving_parameters(graph) == ('w0',)
         assert around.hidden.all()  # only the weight is left out, not the state

@@ -22,7 +22,7 @@ from etrace_algorithms.testing import (
     gradient_alignment,
     online_gradients,
 )
-from etrace_compiler import matmul
+from etrace_compiler import NotSupportedError, matmul
 from etrace_snap import RTRL, SnAp
 
 STEPS, BATCH, SIZE = 6, 2, 3
@@ -232,3 +232,13 @@ def test_a_number_of_steps_that_is_none_is_refused(n):
         ValueError, match=r'`n` is out of range: got .*; expected an integer from 1'
     ):
         SnAp(n)
+
+
+def test_a_pattern_that_is_too_large_is_refused():
+    """Nothing is computed: neither by `compile` nor by a plan of all learners."""
+    model = etrace_nn.GRUCell(8, 256)
+    x = jax.ShapeDtypeStruct((64, 8), float)
+    plan = etrace_algorithms.memory_plan(model, x, batch_size=64, learners=('d_rtrl', 'rtrl'))
+    assert plan['rtrl'].trace_bytes > 100 * plan['d_rtrl'].trace_bytes
+    with pytest.raises(NotSupportedError, match=r'got .* positions; expected .*vmap.*SNAP102'):
+        etrace_algorithms.memory_plan(model, x, batch_size=64, learners=('snap',))

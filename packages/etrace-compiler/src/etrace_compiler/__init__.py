@@ -14,7 +14,11 @@ from etrace_compiler._compile import (
 )
 from etrace_compiler._jax import is_traced
 from etrace_compiler.analysis.carried import carried_part, carried_states
-from etrace_compiler.analysis.neighbours import PositionNeighbours, position_neighbours
+from etrace_compiler.analysis.neighbours import (
+    PositionNeighbours,
+    driving_parameters,
+    position_neighbours,
+)
 from etrace_compiler.canonical import ControlFlowPolicy
 from etrace_compiler.contract import Dropped, GroupExactness, Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, DiagnosticLevel
@@ -98,6 +102,7 @@ __all__ = [
     'conv',
     'describe_graph',
     'draw',
+    'driving_parameters',
     'effective_weights',
     'einsum',
     'element_wise',

@@ -1,14 +1,15 @@
 """Which entries of the influence matrix are kept, and where they lie in memory."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from etrace_algorithms import ETraceGraph
-from etrace_compiler import position_neighbours
+from etrace_compiler import NotSupportedError, position_neighbours
 from etrace_snap.states import numbers_per_position
 
-__all__ = ['Kept', 'driving_parameters', 'kept_entries']
+__all__ = ['Kept', 'kept_entries']
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,20 +31,19 @@ class Kept:
     place: np.ndarray
 
 
-def driving_parameters(graph: ETraceGraph) -> frozenset[str]:
-    """Find the parameters that act on any hidden state, by key."""
-    name = 'etrace_snap driving'
-    if name not in graph.memo:
-        params = position_neighbours(graph).params
-        driving = (key for key, leaves in params.items() if any(leaf.any() for leaf in leaves))
-        graph.memo[name] = frozenset(driving)
-    return graph.memo[name]
+#: A pattern with more places than this is not made: an entry for each parameter and position.
+_PLACES = 2**28
 
 
 def kept_entries(graph: ETraceGraph, steps: int) -> dict[str, tuple[Kept, ...]]:
-    """Find the entries that are not zero after so many steps: by parameter, one per leaf."""
+    """Find the entries that are not zero after so many steps: by parameter, one per leaf.
+
+    Raises:
+        NotSupportedError: If the pattern is too large to be looked through.
+    """
     name = f'etrace_snap {steps}'
     if name not in graph.memo:
+        _check_size(graph)
         counts = [np.full(g.positions, numbers_per_position(g)) for g in graph.hidden_groups]
         times = np.concatenate(counts) if counts else np.zeros(0, int)
         graph.memo[name] = {
@@ -51,6 +51,18 @@ def kept_entries(graph: ETraceGraph, steps: int) -> dict[str, tuple[Kept, ...]]:
             for key, leaves in position_neighbours(graph).influence(steps).items()
         }
     return graph.memo[name]
+
+
+def _check_size(graph: ETraceGraph) -> None:
+    leaves = [x for s in graph.module_info.by_role('param') for x in s.leaves]
+    params = sum(math.prod(x.shape) for x in leaves)
+    positions = sum(g.positions for g in graph.hidden_groups)
+    if params * positions > _PLACES:
+        raise NotSupportedError(
+            f'`snap` cannot look through the pattern: got {params} parameters and {positions} '
+            f'positions; expected at most {_PLACES} pairs of them. Compile with vmap=True, so that '
+            'a batch counts once, or use a smaller model, or `uoro`. [SNAP102]'
+        )
 
 
 def _lay_out(pattern: np.ndarray) -> Kept:

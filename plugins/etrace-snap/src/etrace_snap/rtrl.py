@@ -26,7 +26,7 @@ from etrace_algorithms import (
     LearningSignal,
     Linearisation,
 )
-from etrace_snap.pattern import driving_parameters
+from etrace_compiler import driving_parameters
 from etrace_snap.states import from_vector, real_dtype, to_vector, vector_size
 
 __all__ = ['RTRL']

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from etrace_algorithms import ETraceGraph
-from etrace_compiler import NotSupportedError, position_neighbours
+from etrace_compiler import NotSupportedError, driving_parameters
 
 __all__ = ['check_coverage']
 
@@ -14,7 +14,7 @@ def check_coverage(graph: ETraceGraph) -> None:
     Raises:
         NotSupportedError: If one does not; the message names it.
     """
-    names = _uncovered(graph)
+    names = driving_parameters(graph, around_relations=True)
     if names:
         raise NotSupportedError(
             f'`kf_rtrl` cannot follow every parameter: got {", ".join(names)}, which act on hidden '
@@ -28,12 +28,3 @@ def check_coverage(graph: ETraceGraph) -> None:
             f'`kf_rtrl` has no factors for complex results: got {", ".join(names)}; expected real '
             'operations. Keep real and imaginary part in two, or use `uoro`. [UORO103]'
         )
-
-
-def _uncovered(graph: ETraceGraph) -> list[str]:
-    """The parameters that act on hidden states beside the operations; found once for a graph."""
-    name = 'etrace_uoro uncovered'
-    if name not in graph.memo:
-        around = position_neighbours(graph, around_relations=True).params
-        graph.memo[name] = [k for k, leaves in around.items() if any(x.any() for x in leaves)]
-    return graph.memo[name]

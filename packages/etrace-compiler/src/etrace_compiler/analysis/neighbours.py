@@ -10,7 +10,7 @@ from etrace_compiler.analysis.targets import pull_targets
 from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.program import Var
 
-__all__ = ['PositionNeighbours', 'position_neighbours']
+__all__ = ['PositionNeighbours', 'driving_parameters', 'position_neighbours']
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,6 @@ def position_neighbours(
         np.int64(16)
     """
     info, groups = graph.module_info, graph.hidden_groups
-    made = info.program.made
     starts = np.cumsum([0, *(g.positions for g in groups)])
     count = int(starts[-1])
     targets: dict[Any, np.ndarray] = {}
@@ -87,10 +86,7 @@ def position_neighbours(
                 number = start + np.arange(g.positions).reshape(g.varshape)
                 sets = _alone(_over_slots(number, spec), count)
                 targets[v] = targets[v] | sets if v in targets else sets
-    blocked = frozenset(
-        (made[r.y_var], r.operator.weight_index) for r in graph.hidden_param_op_relations
-    )
-    found = pull_targets(info.program, targets, blocked if around_relations else frozenset())
+    found = pull_targets(info.program, targets, _blocked(graph, around_relations))
     hidden = np.zeros((count, count), bool)
     for g, start in zip(groups, starts, strict=False):
         for spec, v in zip(g.hidden_states, g.hidden_invars, strict=True):
@@ -103,6 +99,42 @@ def position_neighbours(
         for spec in info.by_role('param')
     }
     return PositionNeighbours(tuple(map(int, starts[:-1])), hidden, params)
+
+
+def driving_parameters(graph: ETraceGraph, *, around_relations: bool = False) -> tuple[str, ...]:
+    """Return the keys of the parameters that act on any hidden state within one step.
+
+    Args:
+        graph: A compiled graph.
+        around_relations: See `position_neighbours`.
+
+    Example:
+        >>> import brainstate, etrace_nn, jax.numpy as jnp
+        >>> from etrace_compiler import compile_etrace_graph
+        >>> cell = etrace_nn.GRUCell(3, 4)
+        >>> _ = brainstate.nn.init_all_states(cell)
+        >>> driving_parameters(compile_etrace_graph(cell, jnp.ones(3)))
+        ('Wrz.weight', 'Wh.weight')
+    """
+    name = f'driving parameters {around_relations}'
+    if name not in graph.memo:
+        info = graph.module_info
+        new = [v for g in graph.hidden_groups for v in g.hidden_outvars if isinstance(v, Var)]
+        targets = {v: np.ones((*v.shape, 1), np.uint64) for v in new}
+        found = pull_targets(info.program, targets, _blocked(graph, around_relations))
+        graph.memo[name] = tuple(
+            spec.key
+            for spec in info.by_role('param')
+            if any(v in found and found[v].any() for v in info.old_vars(spec))
+        )
+    return graph.memo[name]
+
+
+def _blocked(graph: ETraceGraph, around_relations: bool) -> frozenset[tuple[int, int]]:
+    """The operands not to pass: the weights of relations, or none."""
+    made = graph.module_info.program.made
+    relations = graph.hidden_param_op_relations if around_relations else ()
+    return frozenset((made[r.y_var], r.operator.weight_index) for r in relations)
 
 
 def _over_slots(numbers: np.ndarray, spec: Any) -> np.ndarray:
