@@ -1,8 +1,11 @@
 """What all tests share: the same random numbers in every process and every run."""
 
+import gc
 import os
+from pathlib import Path
 
 import brainstate
+import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -23,3 +26,16 @@ settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
 def same_seed():
     """Seed brainstate, whose default seed differs from process to process."""
     brainstate.random.seed(0)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def fewer_programs():
+    """Forget compiled programs before there are too many of them.
+
+    Each takes memory maps, of which Linux gives a process 65 530; XLA does not survive the last one.
+    """
+    yield
+    maps = Path('/proc/self/maps')
+    if maps.exists() and maps.read_text().count('\n') > 30_000:
+        jax.clear_caches()
+        gc.collect()
