@@ -32,7 +32,7 @@ def same_seed():
 def fewer_programs():
     """Forget compiled programs before there are too many of them.
 
-    Each takes memory maps, of which Linux gives a process 65 530; XLA does not survive the last one.
+    Each takes memory maps, of which a process has 65 530 on Linux; XLA dies with the last.
     """
     yield
     maps = Path('/proc/self/maps')
