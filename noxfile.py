@@ -160,6 +160,15 @@ def nightly(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """Hold every learner of the repository to its promises, with all that the kit can try."""
+    files = ['plugins', *sorted(glob.glob('packages/*/tests/test_conformance.py'))]
+    install(session, 'tests')
+    arguments = session.posargs or [*PARALLEL, *files]
+    pytest(session, '--etrace-level', 'full', *arguments, env=quickly(session))
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`; any warning is an error."""
     install(session, 'docs')
