@@ -97,8 +97,8 @@ NEWEST = newest_python()
 #: Most of the time of the tests goes into compiling programs that run once.
 QUICK = ['--xla_backend_optimization_level=0', '--xla_cpu_use_fusion_emitters=false']
 
-#: As many processes as there are cores.
-PARALLEL = ['-n', 'auto', '--maxprocesses', '8']
+#: As many processes as there are cores; what the tests of one file share is made in one of them.
+PARALLEL = ['-n', 'auto', '--maxprocesses', '8', '--dist', 'loadfile']
 
 #: Tests of the engines, which are written for what XLA makes of them.
 OPTIMISED = ['test_windows.py', 'test_carried.py', 'test_rules.py']

@@ -53,7 +53,7 @@ def test_a_plain_layer_gets_its_one_step_gradient_and_a_record_says_so(random):
     assert graph.exactness['layers.1.W.weight'].verdict is Verdict.EXACT
 
     online, whole = probe.online(), probe.backpropagated()
-    probe._restart(probe.learner)
+    probe.restart(probe.learner)
     detached = bptt_gradients(probe.model, probe.xs, loss=loss_of, stop_at=1)
     assert_gradients_close({PLAIN: online[PLAIN]}, {PLAIN: detached[PLAIN]})
     assert_gradients_close({MARKED: online[MARKED]}, {MARKED: whole[MARKED]})

@@ -10,6 +10,7 @@ from etrace_algorithms.learner import ETraceAlgorithm
 from etrace_algorithms.learners import RuleLearner
 from etrace_algorithms.plugins import get_learner
 from etrace_algorithms.rule import LearningRule
+from etrace_algorithms.traced import TracedAlgorithm
 from etrace_algorithms.vjp import ETraceVjpAlgorithm
 from etrace_compiler.errors import explain_error
 
@@ -88,7 +89,8 @@ def make_rule(
     """
     learner = make_learner(model, algorithm, options)
     base = ETraceVjpAlgorithm
-    shared = [name for name, member in vars(base).items()
+    members = {**vars(TracedAlgorithm), **vars(base)}
+    shared = [name for name, member in members.items()
               if callable(member) and not name.startswith('__')]  # fmt: skip
     own = [n for n in shared if getattr(type(learner), n, None) is not getattr(base, n)]
     if not _TRACE.isdisjoint(own):
