@@ -46,6 +46,7 @@ class Family:
 
     def build(self, case: Case) -> brainstate.nn.Module:
         """Make the model of a case, with weights of the same distribution in both families."""
+        brainstate.random.seed(0)
         if case.model == 'lru':
             return LinearUnits(self, case)
         return (Spiking if case.model in NEURONS else Rates)(self, case)

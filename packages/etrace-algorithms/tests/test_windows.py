@@ -370,6 +370,13 @@ def test_a_budget_gives_windows_that_fit(size, per_step, length):
     assert steps == (equal if 2 * equal > most else most)
 
 
+def test_by_default_a_window_is_as_large_as_the_trace():
+    mebi = 2**20
+    assert Budget().steps(mebi, 1024) == 32
+    assert Budget().steps(mebi, 1024, trace=64 * mebi) == 64
+    assert Budget(8 * mebi).steps(mebi, 1024, trace=64 * mebi) == 8
+
+
 @pytest.mark.parametrize('chunk', [0, -1, 2.0, True, 'many', 'MB', [2], jnp.ones(())])
 def test_a_size_that_is_none_is_refused(chunk):
     learner = ready(LeakyIntegrator(), 'immediate')

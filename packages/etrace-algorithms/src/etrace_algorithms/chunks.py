@@ -10,19 +10,20 @@ from etrace_compiler.errors import explain_error
 
 __all__ = ['Budget', 'check_chunk', 'warn_of_steps']
 
-#: What a window may take where nothing is said: as much as a trace of its size is worth.
-_DEFAULT = 64 * 2**20
+#: What a window may take where nothing is said: as much as the trace, which is passed over once
+#: per window; and this much in any case, about what a cache holds.
+_LEAST = 32 * 2**20
 #: Beyond, a longer window saves nothing.
 _MOST = 256
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes that one window may take."""
+    """Bytes that one window may take; `None` to make it fit the trace."""
 
-    bytes: int = _DEFAULT
+    bytes: int | None = None
 
-    def steps(self, per_step: int, length: int) -> int:
+    def steps(self, per_step: int, length: int, trace: int = 0) -> int:
         """Return how many steps fit.
 
         Windows are made equal where that costs less than half of their length: a shorter last
@@ -31,8 +32,10 @@ class Budget:
         Args:
             per_step: Bytes of one step.
             length: Steps of the sequence.
+            trace: Bytes of the trace.
         """
-        most = max(1, min(self.bytes // max(per_step, 1), length, _MOST))
+        limit = max(_LEAST, trace) if self.bytes is None else self.bytes
+        most = max(1, min(limit // max(per_step, 1), length, _MOST))
         equal = next(k for k in range(most, 0, -1) if length % k == 0)
         return equal if 2 * equal > most else most
 

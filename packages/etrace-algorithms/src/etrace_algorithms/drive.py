@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from etrace_algorithms.chunks import Budget, check_chunk, warn_of_steps
 from etrace_algorithms.loops import shape_dtype
-from etrace_algorithms.memory import PeakMemory
+from etrace_algorithms.memory import PeakMemory, array_bytes
 from etrace_algorithms.windows import Unsuitable, WindowEngine
 from etrace_compiler.errors import explain_error
 
@@ -43,9 +43,10 @@ def etrace_grad(
         mask: Weights of the steps, `(T,)`, or of the elements of each step's loss, `(T, ...)`.
         chunk_size: Steps per window; the last window may be shorter. For a `'single-step'` learner
             only time and memory depend on it: a window is solved at once, 1 is step by step, and
-            `'auto'`, the default, or a number of bytes such as `'64 MB'`, takes as many steps
-            as fit that budget. For a `'multi-step'` learner ordinary automatic differentiation
-            runs over the steps of a window (1 by default).
+            a number of bytes such as `'64 MB'` takes as many steps as fit that budget. With
+            `'auto'`, the default, that is the size of the trace, or 32 MiB. For a `'multi-step'`
+            learner ordinary automatic differentiation runs over the steps of a window (1 by
+            default).
         weights: Parameters to differentiate: a pytree of states, all of the learner's by default.
         reduction: `'mean'` over all (masked) losses, or `'sum'`.
         loss_output: With `return_value`: losses as they are, multiplied by the mask, or reduced.
@@ -221,7 +222,11 @@ def _solve_windows(
         return None  # all steps side by side look more values up than they save: steps are faster
     try:
         engine = WindowEngine(learner, losses_of, jax.tree.map(lambda x: x[0], data), weights)
-        size = chunk.steps(engine.step_bytes, steps) if budgeted else min(chunk, steps)
+        if budgeted:
+            trace = array_bytes(learner._get_etrace_data())
+            size = chunk.steps(engine.step_bytes, steps, trace)
+        else:
+            size = min(chunk, steps)
         return engine.run(data, size, carry_trace) if size > 1 else None
     except Unsuitable as reason:
         if isinstance(chunk, int):

@@ -232,7 +232,7 @@ class WindowEngine:
             given = dict(fixed)
             for state, value in zip(self._weights, weights, strict=True):
                 where = self._inputs.get(id(state), range(0))
-                given.update(zip(where, jax.tree.leaves(value), strict=False))
+                given.update(zip(where, map(_wide_gradient, jax.tree.leaves(value)), strict=False))
             given |= {**now, **self._arguments(args)}
             known = dict(zip(self._shared, products, strict=True))
             results, operands = self._probe(given, jax.tree.leaves(taps), known)
@@ -270,6 +270,17 @@ class WindowEngine:
 
     def _taps(self, *axes: int) -> Taps:
         return self._learner.make_taps(*axes)
+
+
+def _wide_gradient(weight: Any) -> Any:
+    """Return a weight as it is, whose gradient over many steps is computed with wide rows.
+
+    The sum of outer products of a matrix of few columns takes XLA on a CPU several times as long
+    as that of its transpose; it is kept from transposing the product back.
+    """
+    if weight.ndim != 2 or weight.shape[0] < 2 * weight.shape[1]:
+        return weight
+    return jax.lax.optimization_barrier(weight.T).T
 
 
 _REASONS = (

@@ -239,7 +239,8 @@ class HiddenParamOpRelation:
     @property
     def input_dtype(self) -> Any:
         """Dtype of the input in block form: a real input of a complex product stays real."""
-        if self.x_var is None or jnp.issubdtype(self.x_var.dtype, jnp.complexfloating):
+        given = self.x_var is not None
+        if given and jnp.issubdtype(self.x_var.dtype, jnp.complexfloating):
             return self.dtype
         return jnp.finfo(self.dtype).dtype
 

@@ -24,7 +24,7 @@ from etrace_algorithms.algebra.block import (
     product_gradient,
     pull_drive,
 )
-from etrace_algorithms.algebra.products import add_products
+from etrace_algorithms.algebra.products import add_products, mixed_einsum
 from etrace_algorithms.algebra.stored import store
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     'carry',
     'carry_drive',
     'contract',
+    'mixed_einsum',
     'multiply_diagonals',
     'outer',
     'outer_gradient',

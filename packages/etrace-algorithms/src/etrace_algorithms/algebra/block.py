@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra.active import scatter_inputs
-from etrace_algorithms.algebra.products import add_products
+from etrace_algorithms.algebra.products import add_products, mixed_einsum
 from etrace_algorithms.algebra.stored import store
 from etrace_compiler import SparseInput
 
@@ -55,7 +55,7 @@ def outer(f: Any, x: Any, substeps: int = 1) -> FullTrace:
     if substeps > 1:
         f = f.reshape((substeps, -1, *f.shape[1:]))
         x = x.reshape((substeps, -1, *x.shape[1:]))
-        return tuple(jnp.einsum('kgho,kghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
+        return tuple(mixed_einsum('kgho,kghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
     x = store(x)
     return tuple(store(f[..., s])[:, :, None] * x[:, :, :, None] for s in range(f.shape[-1]))
 

@@ -15,6 +15,7 @@ from etrace_algorithms.algebra import (
     apply_diagonal,
     carry,
     carry_drive,
+    mixed_einsum,
     multiply_diagonals,
     store,
     use_inputs_in_turn,
@@ -121,7 +122,7 @@ def _sum_of_products(r: HiddenParamOpRelation, f: Any, x: Any) -> tuple[Any, ...
     x = x.reshape((len(f), -1, *x.shape[2:]))
     if x.shape[3] == f.shape[3] == 1:
         return tuple(add_products(f[..., s], x)[..., None] for s in range(f.shape[-1]))
-    return tuple(jnp.einsum('tgho,tghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
+    return tuple(mixed_einsum('tgho,tghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
 
 
 def merge_steps(stacked: Any) -> Any:

@@ -154,8 +154,7 @@ class IODimTrace(LearningRule):
         if not self.fast_solve:
             return super().window(trace, lin, signal, bypass, direct)
 
-        drives = {r.key: self._smooth_drives(trace['f'][r.key], lin, r) for r in lin.relations}
-        after = {key: tuple(now for _, now in parts) for key, parts in drives.items()}
+        last, after = self._smooth_drives(trace['f'], lin)
         steps = trace['steps'] + 1 + jnp.arange(len(signal.values[0]), dtype=jnp.int32)
         pulled = jax.vmap(self._pull)({'f': after, 'steps': steps}, signal)
         entering = jax.tree.map(lambda _: 0, pulled)
@@ -165,7 +164,7 @@ class IODimTrace(LearningRule):
             entering = jax.tree.map(lambda c: c[0], beside)
             pulled = jax.tree.map(lambda c, b: c.at[:-1].add(b[1:]), pulled, beside)
         # smoothing is linear in the inputs: the cotangents are smoothed, backwards, instead
-        pulled = jax.tree.map(partial(_smooth_back, self.decay_x), pulled)
+        pulled = _smooth_back(self.decay_x, pulled)
         entering = jax.tree.map(lambda e, c: e + self.decay_x * c[0], entering, pulled)
         axes, out, x = (linearisation_axes(lin.graph), 0, 0, 0), {}, {}
         for r in lin.relations:
@@ -176,28 +175,29 @@ class IODimTrace(LearningRule):
             out[r.key] += sum(product_gradient(merge_steps(c), merge_steps(v)) for c, v in parts)
             held, inputs, close = open_slots(old, parts[0][1], use_inputs_in_turn)
             x[r.key] = close(self._smooth_inputs(held, inputs))
-        last = {key: tuple(end for end, _ in parts) for key, parts in drives.items()}
         return out, {'x': x, 'f': last, 'steps': steps[-1]}
 
-    def _smooth_drives(
-        self, before: tuple[Any, ...], lin: Linearisation, r: HiddenParamOpRelation
-    ) -> list[tuple[Any, Any]]:
-        """Advance the drive factors of an operation over stacked steps.
+    def _smooth_drives(self, before: dict[str, Any], lin: Linearisation) -> tuple[Any, Any]:
+        """Advance the drive factors over stacked steps, all of them in one loop.
 
         Returns:
-            Per driven group the factor after all steps, and after each.
+            The factors after all steps, and after each.
         """
-        found = []
-        drives = jax.vmap(lambda f: _drives(f, r))(lin.f[r.key])
-        for i, (old, drive) in enumerate(zip(before, drives, strict=True)):
-            diagonal = lin.D[r.hidden_groups[i].index]
-            diagonal = jax.vmap(lambda d, i=i: gather_positions(d, r, i, folded=True))(diagonal)
+        diagonals, drives = {}, {}
+        for r in lin.relations:
+            at = range(len(r.hidden_groups))
+            diagonals[r.key] = tuple(
+                jax.vmap(partial(gather_positions, relation=r, driven=i, folded=True))(
+                    lin.D[r.hidden_groups[i].index]
+                )
+                for i in at
+            )
+            drives[r.key] = jax.vmap(partial(_drives, r=r))(lin.f[r.key])
 
-            def step(old: Any, now: tuple) -> tuple[Any, Any]:
-                return (new := self._smooth_drive(old, *now)), new
+        def step(old: dict[str, Any], now: tuple) -> tuple[dict[str, Any], dict[str, Any]]:
+            return (new := jax.tree.map(self._smooth_drive, old, *now)), new
 
-            found.append(short_scan(step, old, (diagonal, drive)))
-        return found
+        return short_scan(step, before, (diagonals, drives))
 
     def _smooth_drive(self, old: Any, diagonal: Any, drive: Any) -> Any:
         carried = self.decay_f * carry_drive(diagonal, old)
@@ -244,10 +244,11 @@ def _smooth_back(decay: float, cotangents: Any) -> Any:
     """Turn cotangents of smoothed inputs, stacked over steps, into those of the inputs."""
 
     def step(later: Any, here: Any) -> tuple[Any, Any]:
-        total = here + decay * later
+        total = jax.tree.map(lambda c, after: c + decay * after, here, later)
         return total, total
 
-    return short_scan(step, jnp.zeros_like(cotangents[0]), cotangents, reverse=True)[1]
+    start = jax.tree.map(lambda c: jnp.zeros_like(c[0]), cotangents)
+    return short_scan(step, start, cotangents, reverse=True)[1]
 
 
 def _shifted(first: Any, after: Any) -> Any:
