@@ -170,9 +170,29 @@ def trace_copy(family: Family, case: Case) -> Program:
     return Program(run, (trace, factors), notes)
 
 
+def weight_products(family: Family, case: Case) -> Program:
+    """Return the products of which weight gradients consist, as large as windows of 32 make them.
+
+    With a forward pass, this is the least that any gradient of a window takes.
+    """
+    _, params, _, _ = pure_step(family, case)
+    window = min(32, case.steps)
+    rows = case.steps // window, window * case.batch
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    factors = [[jnp.ones((*rows, size), jnp.float32) for size in shape] for shape in shapes]
+
+    def add(total: Any, now: Any) -> tuple[Any, None]:
+        return [t + x.T @ y for t, (x, y) in zip(total, now, strict=True)], None
+
+    start = [jnp.zeros(shape, jnp.float32) for shape in shapes]
+    run = jax.jit(lambda start, factors: jax.lax.scan(add, start, factors)[0])
+    return Program(run, (start, factors))
+
+
 BASELINES: dict[str, Callable[[Family, Case], Program]] = {
     'bptt': backprop,
     'bptt checkpointed': checkpointed,
     'forward': forward,
     'copy': trace_copy,
+    'products': weight_products,
 }

@@ -12,6 +12,7 @@ ENGINES = [f'etrace {rule}/{window}' for rule in ('d_rtrl', 'pp_prop') for windo
 #: windows that the learner chooses: what runs where nothing is said
 DEFAULTS = ['etrace d_rtrl/auto', 'etrace pp_prop/auto']
 BASELINES = ['etrace bptt', 'etrace bptt checkpointed', 'etrace forward', 'etrace copy']
+BASELINES += ['etrace products']
 #: with backpropagation there as well: the same work, so that its ratio to ours should be 1
 OTHERS = [f'braintrace {name}' for name in ('bptt', 'd_rtrl/1', 'd_rtrl/32', 'pp_prop/1')]
 ONWARD = ['etrace d_rtrl/T carried', 'etrace pp_prop/T carried']

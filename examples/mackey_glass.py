@@ -13,8 +13,8 @@ etrace-snap, follow the recurrent weights as well; published for such a network 
 0.005 and 0.018, of a series that need not be sampled as this one is. Units of an RTU act on
 themselves alone: there D_RTRL is exact RTRL.
 
-The learning rate, one for all learners and networks, was the best of 1e-3, 3e-3 and 1e-2 for
-most of them; SnAp-1 and RTRL were not among them.
+One learning rate serves all learners and networks. It was chosen among 1e-3, 3e-3 and 1e-2 in
+trials with some of them, without SnAp-1 and RTRL; none has a rate of its own.
 
     python examples/mackey_glass.py [--smoke] [--seed 0] [--seeds 3] [--out results]
 """

@@ -15,7 +15,9 @@ References:
     Frontiers in Neural Circuits, doi:10.3389/fncir.2018.00053.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import brainstate
@@ -62,7 +64,7 @@ class Modulated(brainstate.nn.Module):
 
 @dataclass(frozen=True)
 class ThreeFactor(LearningRule):
-    r"""Multiply eligibility traces by the last argument of the step.
+    r"""Multiply eligibility traces by a modulator among the arguments of the step.
 
     The modulator is the whole learning signal of marked weights: the loss has none in it, but what
     reads out keeps its exact gradient. It reaches one observable of every group: a number, or an
@@ -72,6 +74,8 @@ class ThreeFactor(LearningRule):
 
     Args:
         decay: $\lambda$, in `[0, 1]`: how long eligibility waits.
+        modulator: What the modulator is of the arguments of the step, a function of their tuple; by
+            default the last one.
         observable: The hidden state of each group that is modulated, where it has several.
         readout: Paths of modules or parameters that read out.
         trace_dtype: Dtype in which traces are stored; that of the states by default.
@@ -85,6 +89,7 @@ class ThreeFactor(LearningRule):
     """
 
     decay: float = 0.0
+    modulator: Callable[[tuple[Any, ...]], Any] = itemgetter(-1)
     observable: str | tuple[str, ...] = ()
     readout: str | tuple[str, ...] = ()
     trace_dtype: Any = None
@@ -136,7 +141,7 @@ class ThreeFactor(LearningRule):
     ) -> Gradients:
         exact = super().gradient(before, after, lin, signal, bypass, direct)
         values = [jnp.zeros_like(value) for value in signal.values]
-        modulator = jnp.asarray(lin.args[-1])
+        modulator = jnp.asarray(self.modulator(lin.args))
         for group, at in self._targets.targets(lin.graph):
             value = values[group.index]
             missing = len(group.varshape) - modulator.ndim

@@ -2,6 +2,7 @@
 
 from etrace_algorithms.testing.compare import Comparison, compare_with_bptt
 from etrace_algorithms.testing.conformance import (
+    QUESTIONS,
     Answer,
     LearnerReport,
     check_learner,
@@ -28,6 +29,7 @@ from etrace_algorithms.testing.probe import Facts, Probe
 
 __all__ = [
     'DIAGONAL_MODELS',
+    'QUESTIONS',
     'RECURRENT_MODELS',
     'Answer',
     'Comparison',

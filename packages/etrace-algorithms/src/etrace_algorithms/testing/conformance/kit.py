@@ -70,7 +70,13 @@ def check_learner(
     return LearnerReport(subject.name, subject.exactness, level, tuple(answers))
 
 
-def conformance_tests(learner: Any, level: Level = 'full', **options: Any) -> Callable[..., None]:
+def conformance_tests(
+    learner: Any,
+    level: Level = 'full',
+    *,
+    only: Collection[str] | None = None,
+    **options: Any,
+) -> Callable[..., None]:
     """Return a test function for pytest, with one test per question.
 
     It needs pytest. The whole test file of a learner may be
@@ -82,13 +88,20 @@ def conformance_tests(learner: Any, level: Level = 'full', **options: Any) -> Ca
     Args:
         learner: As for `check_learner`; a name is looked up when the tests run.
         level: As for `check_learner`; the option `--etrace-level` of pytest overrides it.
+        only: As for `check_learner`.
         **options: Options of the learner.
+
+    Raises:
+        ValueError: If a question is unknown.
     """
     import pytest
 
+    questions = list(QUESTIONS if only is None else only)
+    _check('only', questions, QUESTIONS)
+
     subjects: dict[str, Subject] = {}
 
-    @pytest.mark.parametrize('question', list(QUESTIONS))
+    @pytest.mark.parametrize('question', questions)
     def test_conformance(question: str, request: pytest.FixtureRequest) -> None:
         wanted = request.config.getoption('--etrace-level', default=None) or level
         with _double():
