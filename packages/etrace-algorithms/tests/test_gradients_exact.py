@@ -9,6 +9,7 @@ import pytest
 
 import etrace_algorithms as ea
 import etrace_nn
+from etrace_algorithms.rules import d_rtrl, pp_prop
 from etrace_algorithms.testing import (
     DIAGONAL_MODELS,
     RECURRENT_MODELS,
@@ -349,6 +350,17 @@ def test_control_without_the_bypass_the_spiking_chain_is_wrong(monkeypatch):
     actual, expected = run_single(SpikingChain(), alive_input(6, 2, 3))
     with pytest.raises(AssertionError):
         assert_gradients_close(actual, expected)
+
+
+@pytest.mark.parametrize('rule', [d_rtrl, pp_prop])
+def test_control_without_what_goes_around_the_states_a_reset_gate_is_wrong(rule, monkeypatch):
+    def nothing(graph):
+        return {r.key: () for r in graph.hidden_param_op_relations}
+
+    name = rule.__name__.rpartition('.')[2]
+    monkeypatch.setattr(rule, 'columns_beside', nothing)
+    with pytest.raises(AssertionError, match='Not equal to tolerance'):
+        compare(etrace_nn.GRUCell(3, 4), name, alive_input(1, 5, 3), 5, **LEARNERS[name])
 
 
 def test_control_without_traces_the_integrator_is_wrong():

@@ -13,6 +13,7 @@ from etrace_compiler._compile import (
     find_hidden_param_op_relations_from_module,
 )
 from etrace_compiler._jax import is_traced
+from etrace_compiler.analysis.beside import columns_beside
 from etrace_compiler.analysis.carried import carried_part, carried_states
 from etrace_compiler.analysis.neighbours import (
     PositionNeighbours,
@@ -98,6 +99,7 @@ __all__ = [
     'carried_part',
     'carried_states',
     'check_operator',
+    'columns_beside',
     'compile_etrace_graph',
     'conv',
     'describe_graph',

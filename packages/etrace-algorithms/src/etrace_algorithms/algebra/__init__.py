@@ -17,12 +17,14 @@ from etrace_algorithms.algebra.block import (
     apply_diagonal,
     carry,
     carry_drive,
+    column_gradient,
     contract,
     multiply_diagonals,
     outer,
     outer_gradient,
     product_gradient,
     pull_drive,
+    sum_of_products,
 )
 from etrace_algorithms.algebra.products import add_products, mixed_einsum
 from etrace_algorithms.algebra.stored import store
@@ -33,6 +35,7 @@ __all__ = [
     'apply_diagonal',
     'carry',
     'carry_drive',
+    'column_gradient',
     'contract',
     'mixed_einsum',
     'multiply_diagonals',
@@ -42,6 +45,7 @@ __all__ = [
     'pull_drive',
     'scatter_inputs',
     'store',
+    'sum_of_products',
     'use_inputs',
     'use_inputs_in_turn',
 ]

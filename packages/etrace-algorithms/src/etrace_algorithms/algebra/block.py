@@ -4,7 +4,8 @@ A trace is a tuple of `S` arrays `(G, H, I, O)`, one buffer per state: the state
 are few, and an axis of length `S` at the end of the largest array would be walked in strides.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -21,12 +22,14 @@ __all__ = [
     'apply_diagonal',
     'carry',
     'carry_drive',
+    'column_gradient',
     'contract',
     'multiply_diagonals',
     'outer',
     'outer_gradient',
     'product_gradient',
     'pull_drive',
+    'sum_of_products',
 ]
 
 #: Up to this size of `G` a sum over it is written out; beyond, it is left to the compiler.
@@ -158,9 +161,45 @@ def product_gradient(cotangent: Any, x: Any) -> Any:
         )
     if len(x) <= _FEW:
         # written where the gradients of steps are added up, in the same pass over them
-        rows = store(cotangent, jnp.broadcast_to(x[:, :, :1], cotangent.shape))
+        x, rows = store(x), store(cotangent, jnp.broadcast_to(x[:, :, :1], cotangent.shape))
         return reduce(add, (rows[g, :, None] * x[g, :, :, None] for g in range(len(x))))
     return jnp.einsum('gho,ghi->hio', cotangent, x)
+
+
+def column_gradient(cotangent: Any, x: Any, columns: Any) -> Any:
+    r"""`product_gradient` of a cotangent of which some columns are different from zero.
+
+    Args:
+        cotangent: `(G, H, O)`.
+        x: `(G, H, I)`, an array or a `SparseInput`.
+        columns: Which of the `O` columns, in order; at least one.
+
+    Returns:
+        `(H, I, O)`.
+    """
+    start, stop, width = int(columns[0]), int(columns[-1]) + 1, cotangent.shape[2]
+    if stop - start == width or len(jax.tree.leaves(x)[0]) <= _FEW:
+        return product_gradient(cotangent, x)
+    part = product_gradient(cotangent[:, :, start:stop], x)
+    return jnp.pad(part, ((0, 0), (0, 0), (start, width - stop)))
+
+
+def sum_of_products(parts: Sequence[tuple[Any, Any, Any]]) -> Any:
+    """Add up the gradients of products: as rows of one product, or column by column.
+
+    Args:
+        parts: Arguments of `column_gradient`.
+
+    Returns:
+        `(H, I, O)`.
+    """
+    cotangents, inputs, columns = zip(*parts, strict=True)
+    spans = sorted((c[0], c[-1]) for c in columns)
+    apart = all(a[1] < b[0] for a, b in itertools.pairwise(spans))
+    sparse = any(isinstance(x, SparseInput) for x in inputs)
+    if sparse or len(parts) == 1 or (apart and len(inputs[0]) > _FEW):
+        return reduce(add, (column_gradient(*part) for part in parts))
+    return product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
 
 
 def apply_diagonal(diagonal: Any, signal: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from etrace_algorithms.algebra import apply_diagonal, product_gradient, store
+from etrace_algorithms.algebra import apply_diagonal, column_gradient, product_gradient, store
 from etrace_algorithms.rule import (
     Direct,
     Exactness,
@@ -33,7 +33,7 @@ from etrace_algorithms.rule import (
 from etrace_algorithms.rules._carried import narrow_products, narrow_signal, narrowed
 from etrace_algorithms.rules._traces import FullTraces, advance_traces, credit_traces, zero_traces
 from etrace_algorithms.rules._windows import advance_window, look_back, merge_steps
-from etrace_compiler import ETraceGraph, Linearisation, carried_part
+from etrace_compiler import ETraceGraph, Linearisation, carried_part, columns_beside
 
 __all__ = ['DiagonalRTRL']
 
@@ -103,14 +103,13 @@ class DiagonalRTRL(LearningRule):
         incomplete = part is not lin.graph or self.trace_dtype is not None or bypass is not None
         if incomplete or not self.fast_solve:
             return super().gradient(before, after, lin, signal, bypass, direct)
-        # the new trace holds the current step; `direct` has it too, and completely
-        total = self.credit(after, signal)
-        missing = {r.key: direct[r.key] - pull_signal(signal, r, lin.f[r.key])
-                   for r in lin.relations}  # fmt: skip
-        return {
-            key: total[key] + product_gradient(cotangent, lin.inputs[key])
-            for key, cotangent in missing.items()
-        }
+        # the new trace holds the current step, but for what goes around the states
+        total, beside = dict(self.credit(after, signal)), columns_beside(lin.graph)
+        for r in lin.relations:
+            if len(beside[r.key]):
+                missing = direct[r.key] - pull_signal(signal, r, lin.f[r.key])
+                total[r.key] += column_gradient(missing, lin.inputs[r.key], beside[r.key])
+        return total
 
     def window(
         self,

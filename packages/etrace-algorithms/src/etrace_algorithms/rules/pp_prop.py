@@ -32,6 +32,7 @@ from etrace_algorithms.algebra import (
     carry_drive,
     product_gradient,
     pull_drive,
+    sum_of_products,
     use_inputs,
     use_inputs_in_turn,
 )
@@ -44,6 +45,7 @@ from etrace_compiler import (
     HiddenParamOpRelation,
     Linearisation,
     SparseInput,
+    columns_beside,
     gather_positions,
 )
 from etrace_compiler.errors import explain_error
@@ -134,13 +136,16 @@ class IODimTrace(LearningRule):
     ) -> Gradients:
         if not self.fast_solve:
             return super().gradient(before, after, lin, signal, bypass, direct)
-        pulled, out = self._pull(after, signal), {}
+        pulled, out, beside = self._pull(after, signal), {}, columns_beside(lin.graph)
         for r in lin.relations:
             # the smoothed factors give the whole credit of the trace: what the step itself has
             # part in it is taken off, and given completely
-            inputs = _factor(after['x'][r.key], r)
-            parts = [(_placed(r, pulled), inputs), *_own_step(lin, r, signal, direct)]
-            out[r.key] = _sum_of_products(parts)
+            driven = np.unique(np.concatenate(r.columns))
+            parts = [(_placed(r, pulled), _factor(after['x'][r.key], r), driven)]
+            if len(beside[r.key]):
+                own = _own_step(lin, r, signal, direct)
+                parts += [(*part, beside[r.key]) for part in own]
+            out[r.key] = sum_of_products(parts)
         return _add(out, None if bypass is None else self.credit(before, bypass))
 
     def window(
@@ -299,14 +304,6 @@ def _factor(held: Any, r: HiddenParamOpRelation) -> Any:
     if isinstance(held, ActiveTrace):
         return SparseInput(held.table.index, held.parts.astype(r.dtype), r.folded_shape[2])
     return held.astype(r.input_dtype)
-
-
-def _sum_of_products(parts: list[Product]) -> Any:
-    """Add the gradients of products up; as rows of one product where that is possible."""
-    cotangents, inputs = zip(*parts, strict=True)
-    if any(isinstance(x, SparseInput) for x in inputs):
-        return sum(product_gradient(c, x) for c, x in parts)
-    return product_gradient(jnp.concatenate(cotangents), jnp.concatenate(inputs))
 
 
 def _drives(drives: tuple[Any, ...], r: HiddenParamOpRelation) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from etrace_compiler.analysis.beside import exits
 from etrace_compiler.analysis.cuts import Cuts, find_cuts, origins
 from etrace_compiler.analysis.flow import Reach, members
 from etrace_compiler.analysis.groups import cut_edges, state_labels
@@ -110,7 +111,7 @@ def _lost_ways(
     program: Program, groups: Sequence[HiddenGroup], results: Sequence[Var]
 ) -> list[list[tuple[HiddenGroup, CutEdge]]]:
     """Per marked result, the cut operands that it flows to within the layer of their group."""
-    flows = Reach(program, [[v] for v in results], blocked=_exits(program, groups))
+    flows = Reach(program, [[v] for v in results], blocked=exits(program, groups))
     found: list[list[tuple[HiddenGroup, CutEdge]]] = [[] for _ in results]
     for group in groups:
         for cut in group.drive_cuts:
@@ -118,30 +119,6 @@ def _lost_ways(
             for n in members(flows.sources([operand])):
                 found[n].append((group, cut))
     return found
-
-
-def _exits(program: Program, groups: Sequence[HiddenGroup]) -> set[tuple[int, int]]:
-    """Operands by which the new states of a group leave it for good.
-
-    What a way meets behind them is lost to other groups, which is for them to tell.
-    """
-    home: dict[Any, int] = {v: g.index for g in groups for v in g.hidden_outvars}
-    inside: dict[int, set[int]] = {g.index: set() for g in groups}
-    for group in groups:
-        found = inside[group.index]
-        wanted = list(group.hidden_outvars)
-        while wanted:
-            i = program.made.get(wanted.pop())
-            if i is not None and i not in found:
-                found.add(i)
-                read = program.equations[i].inputs
-                wanted.extend(v for v in read if home.get(v, group.index) == group.index)
-    return {
-        (i, k)
-        for i, eqn in enumerate(program.equations)
-        for k, v in enumerate(eqn.inputs)
-        if v in home and i not in inside[home[v]]
-    }
 
 
 def diagnose_relations(

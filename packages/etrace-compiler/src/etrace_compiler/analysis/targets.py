@@ -71,9 +71,15 @@ def pull_targets(
             sets = [found.get(v) for v in eqn.outputs]
             if all(s is None for s in sets) or not (values or passes_derivative(eqn)):
                 continue
-            for k, (v, s) in enumerate(zip(eqn.inputs, _pull(eqn, sets, supports), strict=True)):
-                followed = isinstance(v, Var) and (values or is_differentiable(v))
-                if s is not None and followed and (i, k) not in blocked:
+            followed = [
+                isinstance(v, Var) and (values or is_differentiable(v)) and (i, k) not in blocked
+                for k, v in enumerate(eqn.inputs)
+            ]
+            if not any(followed):
+                continue
+            pulled = zip(eqn.inputs, _pull(eqn, sets, supports), followed, strict=True)
+            for v, s, follow in pulled:
+                if s is not None and follow:
                     old = found.get(v)
                     new = s if old is None else old | s
                     changed |= program.has_loops and (old is None or bool((new != old).any()))
