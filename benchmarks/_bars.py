@@ -14,12 +14,21 @@ Figure = Callable[[Results], float | None]
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A ratio that must not exceed a limit; `value` finds it, or nothing if it was not measured."""
+    """A ratio that must not exceed a limit.
+
+    Attributes:
+        label: What is compared.
+        limit: What the ratio must not exceed.
+        value: Finds it, or nothing if it was not measured.
+        where: The case.
+        bound: Finds the same ratio for what has to be done in any case, as far as it was measured.
+    """
 
     label: str
     limit: float
     value: Figure
     where: str = ''
+    bound: Figure | None = None
 
 
 def short(label: str) -> str:
@@ -39,8 +48,15 @@ def step_seconds(results: Results, case: Case, label: str, kind: str = 'step_s')
     return None if 'failed' in figures or not figures.get(kind) else min(figures[kind])
 
 
-def time_bar(limit: float, top: str, *bottom: str, base: Case = BASE, **sizes: Any) -> Bar:
-    """Compare the time of a step with the sum of others."""
+def time_bar(
+    limit: float,
+    top: str,
+    *bottom: str,
+    base: Case = BASE,
+    parts: tuple[str, ...] = (),
+    **sizes: Any,
+) -> Bar:
+    """Compare the time of a step with the sum of others; `parts` are what it cannot do without."""
     case = dataclasses.replace(base, **sizes)
     name = ' + '.join(map(short, bottom))
     label = f'time {short(top)} / {f"({name})" if len(bottom) > 1 else name}'
@@ -48,7 +64,13 @@ def time_bar(limit: float, top: str, *bottom: str, base: Case = BASE, **sizes: A
     def value(results: Results) -> float | None:
         return quotient(*(step_seconds(results, case, part) for part in (top, *bottom)))
 
-    return Bar(label, limit, value, case.label)
+    def bound(results: Results) -> float | None:
+        least = [step_seconds(results, case, part) for part in parts]
+        known = [seconds for seconds in least if seconds is not None]
+        total = sum(known) if len(known) == len(parts) else None
+        return quotient(total, *(step_seconds(results, case, part) for part in bottom))
+
+    return Bar(label, limit, value, case.label, bound if parts else None)
 
 
 def memory_bar(limit: float, top: str, bottom: str, steps: int) -> Bar:
@@ -107,10 +129,12 @@ def quotient(top: float | None, *bottom: float | None) -> float | None:
     return top / sum(known) if top is not None and len(known) == len(bottom) else None
 
 
+STEP = ('etrace copy', 'etrace immediate/1')
+WINDOW = ('etrace forward', 'etrace products')
 BARS = [
-    time_bar(1 / 15, 'etrace d_rtrl/1', 'braintrace d_rtrl/1'),
-    time_bar(1 / 50, 'etrace d_rtrl/32', 'braintrace d_rtrl/1'),
-    time_bar(1 / 3, 'etrace d_rtrl/32', 'braintrace d_rtrl/32'),
+    time_bar(1 / 15, 'etrace d_rtrl/1', 'braintrace d_rtrl/1', parts=STEP),
+    time_bar(1 / 50, 'etrace d_rtrl/32', 'braintrace d_rtrl/1', parts=WINDOW),
+    time_bar(1 / 3, 'etrace d_rtrl/32', 'braintrace d_rtrl/32', parts=WINDOW),
     time_bar(1.5, 'etrace d_rtrl/1', 'etrace copy', 'etrace immediate/1'),
     *(time_bar(0.65, 'etrace d_rtrl/T', 'etrace bptt', batch=batch) for batch in (1, 16)),
     time_bar(0.9, 'etrace d_rtrl/T', 'etrace bptt', hidden=512),
@@ -121,8 +145,8 @@ BARS = [
     ),
     time_bar(1.5, 'etrace d_rtrl/32', 'etrace bptt', hidden=512),
     time_bar(0.9, 'etrace pp_prop/32', 'etrace bptt'),
-    time_bar(0.7, 'etrace pp_prop/32', 'braintrace pp_prop/1'),
-    time_bar(0.4, 'etrace pp_prop/32', 'braintrace pp_prop/1', batch=1),
+    time_bar(0.7, 'etrace pp_prop/32', 'braintrace pp_prop/1', parts=WINDOW),
+    time_bar(0.4, 'etrace pp_prop/32', 'braintrace pp_prop/1', parts=WINDOW, batch=1),
     time_bar(2.5, 'etrace d_rtrl/32', 'etrace forward', base=LINEAR),
     memory_bar(1 / 2, 'd_rtrl/32', 'bptt', steps=512),
     memory_bar(1 / 20, 'd_rtrl/32', 'bptt', steps=8192),

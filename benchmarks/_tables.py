@@ -30,8 +30,10 @@ def bars(results: Results) -> str:
     rows = []
     for bar in BARS:
         value = bar.value(results)
-        rows.append([bar.label, bar.where, number(value), number(bar.limit), verdict(bar, value)])
-    return table(['ratio', 'where', 'measured', 'at most', ''], rows)
+        bound = None if bar.bound is None else bar.bound(results)
+        figures = map(number, (value, bound, bar.limit))
+        rows.append([bar.label, bar.where, *figures, verdict(bar, value)])
+    return table(['ratio', 'where', 'measured', 'bound', 'at most', ''], rows)
 
 
 def judged(results: Results) -> tuple[int, int, int]:

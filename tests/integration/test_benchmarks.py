@@ -93,6 +93,15 @@ def test_bars_take_the_least_time_and_say_when_they_are_missed(tables, seconds, 
     assert tables.judged(results)[2] == len(tables.BARS) - 1
 
 
+def test_a_bar_has_a_bound_beside_it_where_its_parts_were_measured(tables):
+    name = 'time d_rtrl/32 / braintrace d_rtrl/32'
+    seconds = {'etrace__d_rtrl_per_32': [3.0], 'braintrace__d_rtrl_per_32': [4.0]}
+    parts = {'etrace__forward': [0.5], 'etrace__products': [0.5, 0.6]}
+    for given, bound in ((seconds, ''), ({**seconds, **parts}, '0.25')):
+        (line,) = (x for x in tables.bars(made_up(**given)).splitlines() if name in x)
+        assert [cell.strip() for cell in line.strip('|').split('|')][2:4] == ['0.75', bound]
+
+
 def test_a_bar_of_which_a_part_failed_is_not_kept(tables):
     results = made_up(etrace__d_rtrl_per_32=[0.1], etrace__bptt=[1.0])
     results['cases'][0]['contenders']['etrace bptt']['failed'] = 'out of memory'
