@@ -76,12 +76,20 @@ def time_bar(
 def memory_bar(limit: float, top: str, bottom: str, steps: int) -> Bar:
     """Compare what XLA accounts: arguments, results and temporary memory, what is shared once."""
 
+    def sizes(results: Results, name: str) -> dict[str, int]:
+        return results['accounted'].get(str(steps), {}).get(name, {}).get('bytes', {})
+
     def value(results: Results) -> float | None:
-        found = results['accounted'].get(str(steps), {})
-        return quotient(*(found.get(x, {}).get('bytes', {}).get('peak') for x in (top, bottom)))
+        return quotient(*(sizes(results, name).get('peak') for name in (top, bottom)))
+
+    def bound(results: Results) -> float | None:
+        """What the data and the results take alone."""
+        own = sizes(results, top)
+        given = own['argument'] + own['output'] if own else None
+        return quotient(given, sizes(results, bottom).get('peak'))
 
     where = dataclasses.replace(BASE, steps=steps).label
-    return Bar(f'memory {top} / {bottom}', limit, value, where)
+    return Bar(f'memory {top} / {bottom}', limit, value, where, bound)
 
 
 def resident_bar(limit: float, name: str) -> Bar:

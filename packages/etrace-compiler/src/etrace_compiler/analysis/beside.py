@@ -14,7 +14,7 @@ from etrace_compiler.analysis.targets import pull_targets
 from etrace_compiler.analysis.zeros import find_supports
 from etrace_compiler.graph import ETraceGraph
 from etrace_compiler.program import Program, Var
-from etrace_compiler.relation import HiddenGroup
+from etrace_compiler.relation import HiddenGroup, HiddenParamOpRelation
 
 __all__ = ['columns_beside', 'exits']
 
@@ -53,10 +53,17 @@ def _find(graph: ETraceGraph) -> dict[str, np.ndarray]:
         ends = _ends(program, group, cuts) if relations else {}
         reached = pull_targets(program, ends, frozenset(blocked), supports)
         for r in relations:
-            beside = reached.get(r.y_var, np.zeros((*r.y_var.shape, 1), np.uint64)).any(axis=-1)
-            block = np.asarray(r.operator.y_block(beside, r.weight_var.shape, **r.params))
-            found[r.key] = np.flatnonzero(block.any(axis=(0, 1)))
+            found[r.key] = _columns(r, reached.get(r.y_var))
     return found
+
+
+def _columns(r: HiddenParamOpRelation, reached: np.ndarray | None) -> np.ndarray:
+    """Which columns hold an element of the result that reaches something."""
+    if reached is None or not reached.any():
+        return np.arange(0)
+    elements = reached.any(axis=-1).astype(np.int32)  # as positions are, for which it is compiled
+    block = np.asarray(r.operator.y_block(elements, r.weight_var.shape, **r.params))
+    return np.flatnonzero(block.any(axis=(0, 1)))
 
 
 def _ends(
