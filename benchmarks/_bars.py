@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from _models import Case
@@ -21,7 +21,7 @@ class Bar:
         limit: What the ratio must not exceed.
         value: Finds it, or nothing if it was not measured.
         where: The case.
-        bound: Finds the same ratio for what has to be done in any case, as far as it was measured.
+        bound: Finds the same ratio for parts alone that are hard to do without, where measured.
     """
 
     label: str
@@ -56,7 +56,7 @@ def time_bar(
     parts: tuple[str, ...] = (),
     **sizes: Any,
 ) -> Bar:
-    """Compare the time of a step with the sum of others; `parts` are what it cannot do without."""
+    """Compare the time of a step with the sum of others; `parts` give the bound."""
     case = dataclasses.replace(base, **sizes)
     name = ' + '.join(map(short, bottom))
     label = f'time {short(top)} / {f"({name})" if len(bottom) > 1 else name}'
@@ -65,10 +65,8 @@ def time_bar(
         return quotient(*(step_seconds(results, case, part) for part in (top, *bottom)))
 
     def bound(results: Results) -> float | None:
-        least = [step_seconds(results, case, part) for part in parts]
-        known = [seconds for seconds in least if seconds is not None]
-        total = sum(known) if len(known) == len(parts) else None
-        return quotient(total, *(step_seconds(results, case, part) for part in bottom))
+        least = total(step_seconds(results, case, part) for part in parts)
+        return quotient(least, *(step_seconds(results, case, part) for part in bottom))
 
     return Bar(label, limit, value, case.label, bound if parts else None)
 
@@ -133,12 +131,18 @@ def effort_bar(limit: float, what: str, section: str, name: str, *parts: str) ->
 
 def quotient(top: float | None, *bottom: float | None) -> float | None:
     """Divide a figure by the sum of others, if all of them are there."""
-    known = [part for part in bottom if part is not None]
-    return top / sum(known) if top is not None and len(known) == len(bottom) else None
+    below = total(bottom)
+    return None if top is None or below is None else top / below
 
 
-STEP = ('etrace copy', 'etrace immediate/1')
+def total(figures: Iterable[float | None]) -> float | None:
+    """Add figures up, if all of them are there."""
+    known = [*figures]
+    return None if None in known else sum(x for x in known if x is not None)
+
+
 WINDOW = ('etrace forward', 'etrace products')
+STEP = ('etrace copy', *WINDOW)
 BARS = [
     time_bar(1 / 15, 'etrace d_rtrl/1', 'braintrace d_rtrl/1', parts=STEP),
     time_bar(1 / 50, 'etrace d_rtrl/32', 'braintrace d_rtrl/1', parts=WINDOW),

@@ -173,7 +173,8 @@ def trace_copy(family: Family, case: Case) -> Program:
 def weight_products(family: Family, case: Case) -> Program:
     """Return the products of which weight gradients consist, as large as windows of 32 make them.
 
-    With a forward pass, this is the least that any gradient of a window takes.
+    With a forward pass, this is about the least that a gradient of a window takes: plain products
+    as XLA computes them, and nothing else.
     """
     _, params, _, _ = pure_step(family, case)
     window = min(32, case.steps)

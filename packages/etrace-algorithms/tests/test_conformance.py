@@ -22,8 +22,8 @@ from etrace_algorithms.testing.conformance import QUESTIONS
 
 from .test_rule_contract import Influence
 
-test_d_rtrl = conformance_tests('d_rtrl', 'quick')
-test_pp_prop = conformance_tests('pp_prop', 'quick', decay_or_rank=0.9)
+test_d_rtrl = conformance_tests('d_rtrl')
+test_pp_prop = conformance_tests('pp_prop', decay_or_rank=0.9)
 test_immediate = conformance_tests('immediate', 'quick')
 test_exact = conformance_tests(Influence(), 'quick')
 

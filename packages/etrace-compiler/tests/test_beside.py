@@ -1,5 +1,7 @@
 """Which columns of a marked operation act on anything but by way of the states that they drive."""
 
+from dataclasses import replace
+
 import brainstate
 import jax
 import jax.numpy as jnp
@@ -118,3 +120,17 @@ def test_a_part_of_a_graph_has_its_own_answer():
     graph = compile_etrace_graph(Step(gated, 2 * N), jnp.ones(N))
     assert {k: len(v) for k, v in columns_beside(graph).items()} == {'w': 3, 'u': 0}
     assert list(columns_beside(graph.part(['u']))) == ['u']
+
+
+def test_a_traced_caller_may_ask_first():
+    """What an operator makes of its result may be arithmetic of JAX."""
+    graph = compile_etrace_graph(Step(seen_before), jnp.ones(N))
+    (relation,) = graph.hidden_param_op_relations
+    original = relation.operator.y_block
+
+    def y_block(y, *args, **params):
+        return jnp.asarray(original(y, *args, **params))
+
+    object.__setattr__(relation, 'operator', replace(relation.operator, y_block=y_block))
+    jax.jit(lambda: len(columns_beside(graph)))()
+    assert columns_beside(graph)['w'].tolist() == [0, 1, 2]

@@ -8,6 +8,7 @@ another group, or through an operand that is cut.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from etrace_compiler.analysis.targets import pull_targets
@@ -62,7 +63,8 @@ def _columns(r: HiddenParamOpRelation, reached: np.ndarray | None) -> np.ndarray
     if reached is None or not reached.any():
         return np.arange(0)
     elements = reached.any(axis=-1).astype(np.int32)  # as positions are, for which it is compiled
-    block = np.asarray(r.operator.y_block(elements, r.weight_var.shape, **r.params))
+    with jax.ensure_compile_time_eval():  # a learner asks while it is traced
+        block = np.asarray(r.operator.y_block(elements, r.weight_var.shape, **r.params))
     return np.flatnonzero(block.any(axis=(0, 1)))
 
 
