@@ -1,8 +1,10 @@
 """The engines on a GPU: times of a step, and how much of the memory's bandwidth the traces get.
 
 The step engine of `d_rtrl` reads and writes its trace once per step: its bound is the time of that
-at the bandwidth of a large copy, which is measured here too. Without a GPU this is a smoke test on
-the CPU, and nothing is written down.
+at the bandwidth of a large copy, which is measured here too. What a step does to its trace is also
+measured alone, by XLA and by a kernel of our own, which has a place in the engine where XLA stays
+below 60 % of the bandwidth. Without a GPU this is a smoke test on the CPU, and nothing is written
+down.
 
 `python benchmarks/gpu.py --help`, in an environment whose jax has a GPU.
 """
@@ -20,6 +22,10 @@ from _models import Case
 from _peer import ROOT
 from _suite import BASE, OTHERS, OURS, Plan, smoke
 from _tables import case_table, number, table
+from _trace_pass import SIZES, Sizes
+
+#: Below this share of the bandwidth, XLA's pass over the trace is to be replaced.
+ENOUGH = 0.6
 
 
 def plan() -> Plan:
@@ -44,6 +50,14 @@ def measure(pythons: dict[str, str], rounds: int) -> Results:
             print(case.label, flush=True)
             found = measure_case(workers, case, contenders, rounds)
             results['cases'].append({'case': dataclasses.asdict(case), 'contenders': found})
+        results['passes'] = []
+        for sizes in SIZES if has_gpu else [Sizes(2, 9, 5, states=2)]:
+            print(sizes.label, flush=True)
+            asked = dataclasses.asdict(sizes)
+            found = workers['etrace'].ask(
+                'trace_pass', sizes=asked, steps=64 if has_gpu else 2, rounds=rounds
+            )
+            results['passes'].append({'sizes': asked, 'found': found})
     return results
 
 
@@ -64,7 +78,29 @@ def report(results: Results) -> str:
         ]
         head = ['', 'µs per step', 'peak, MB', 'share of the bandwidth']
         parts += [f'## {case.label}', table(head, rows), case_table(results, case)]
+    parts.append(passes(results))
     return '\n\n'.join(parts) + '\n'
+
+
+def passes(results: Results) -> str:
+    """Write what a step does to its trace, alone: times, and shares of the bandwidth."""
+    rows, slow = [], []
+    for entry in results['passes']:
+        label, found = Sizes(**entry['sizes']).label, entry['found']
+        cells = []
+        for name in ('copy', 'xla', 'kernel'):
+            if isinstance(found[name], str):
+                cells += [found[name], '']
+                continue
+            share = 2 * found['bytes'] / min(found[name]) / results['bandwidth']
+            cells += [f'{min(found[name]) * 1e6:.1f}', number(share)]
+            if name == 'xla' and share < ENOUGH:
+                slow.append(label)
+        rows.append([label, *cells, f'{found.get("disagreement", float("nan")):.1e}'])
+    head = ['trace', 'copy, µs', 'share', 'XLA, µs', 'share', 'kernel, µs', 'share', 'disagreement']
+    where = f'in {len(slow)} of {len(rows)}' + (f': {"; ".join(slow)}' if slow else '')
+    said = f'XLA stays below {ENOUGH:.0%} of the bandwidth {where}.'
+    return '\n\n'.join(['## What a step does to its trace', said, table(head, rows)])
 
 
 def absolute(seconds: float | None, figures: dict[str, Any], bandwidth: float) -> list[str]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
@@ -58,6 +60,45 @@ def test_without_a_gpu_the_script_says_so():
         pytest.skip('this machine has a GPU')
     assert done.returncode == 0, done.stderr
     assert '# No GPU: a smoke test' in done.stdout
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith('| G=2 I=9 O=5 S=2'))
+    assert float(row.rstrip(' |').split(' | ')[-1]) < 1e-6  # the kernel, interpreted, and XLA
+
+
+#: no size is a multiple of a tile; samples, blocks and states; a trace of half the precision
+PASSES = [
+    {'batch': 3, 'inputs': 21, 'columns': 70},
+    {'batch': 2, 'inputs': 5, 'columns': 3, 'states': 2, 'heads': 3},
+    {'batch': 2, 'inputs': 9, 'columns': 65, 'states': 2, 'dtype': 'bfloat16'},
+]
+
+
+@pytest.fixture(scope='module')
+def trace_pass(tables):
+    import _trace_pass
+
+    return _trace_pass
+
+
+@pytest.mark.parametrize('sizes', PASSES)
+def test_the_kernel_does_what_the_step_engine_does(trace_pass, sizes):
+    trace, facts = trace_pass.made_up(trace_pass.Sizes(**sizes))
+    ours = jax.tree.leaves(trace_pass.by_kernel(trace, *facts, interpret=True))
+    theirs = jax.tree.leaves(trace_pass.by_xla(trace, *facts))
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_allclose(a.astype('float32'), b.astype('float32'), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('sizes', PASSES)
+def test_the_kernel_can_be_lowered_for_a_gpu(trace_pass, sizes):
+    device = jax.sharding.AbstractDevice('NVIDIA H100 80GB HBM3', 132, 'gpu')
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    trace, facts = trace_pass.made_up(trace_pass.Sizes(**sizes))
+    with jax.sharding.use_abstract_mesh(mesh):
+        lowered = jax.jit(trace_pass.by_kernel).trace(trace, *facts).lower(
+            lowering_platforms=('cuda',)
+        )  # fmt: skip
+    assert 'triton' in lowered.as_text()
 
 
 def test_what_plugins_cost(tmp_path):
