@@ -342,8 +342,8 @@ def forget_bypass(lin, signal, bypass):
     return look_back(lin, signal, None)
 
 
-def forget_products(trace, lin, products, read):
-    return advance_window(trace, lin, jax.tree.map(jnp.zeros_like, products), read)
+def forget_products(trace, lin, products, entering):
+    return advance_window(trace, lin, jax.tree.map(jnp.zeros_like, products), entering)
 
 
 @pytest.mark.parametrize(
@@ -375,6 +375,12 @@ def test_by_default_a_window_is_as_large_as_the_trace():
     assert Budget().steps(mebi, 1024) == 32
     assert Budget().steps(mebi, 1024, trace=64 * mebi) == 64
     assert Budget(8 * mebi).steps(mebi, 1024, trace=64 * mebi) == 8
+
+
+def test_by_default_a_window_may_be_a_little_larger_to_divide_the_sequence():
+    mebi = 2**20
+    assert Budget().steps(mebi, 36 * 10) == 36
+    assert Budget(32 * mebi).steps(mebi, 36 * 10) == 30
 
 
 @pytest.mark.parametrize('chunk', [0, -1, 2.0, True, 'many', 'MB', [2], jnp.ones(())])

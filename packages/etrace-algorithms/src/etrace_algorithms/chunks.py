@@ -15,6 +15,8 @@ __all__ = ['Budget', 'check_chunk', 'warn_of_steps']
 _LEAST = 32 * 2**20
 #: Beyond, a longer window saves nothing.
 _MOST = 256
+#: What was not asked for may be exceeded by so much, to divide a sequence evenly.
+_SLACK = 1.2
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Budget:
             length: Steps of the sequence.
             trace: Bytes of the trace.
         """
-        limit = max(_LEAST, trace) if self.bytes is None else self.bytes
-        most = max(1, min(limit // max(per_step, 1), length, _MOST))
+        limit = _SLACK * max(_LEAST, trace) if self.bytes is None else self.bytes
+        most = max(1, min(int(limit // max(per_step, 1)), length, _MOST))
         equal = next(k for k in range(most, 0, -1) if length % k == 0)
         return equal if 2 * equal > most else most
 

@@ -87,6 +87,13 @@ class LearningSignal:
         return replace(self, values=values)
 
 
+#: Methods of a rule, and those that may solve at once what they say, and no longer do then.
+_DERIVED = (
+    ({'update', 'credit', 'history'}, {'gradient', 'window', 'window_gradient'}),
+    ({'gradient', 'window'}, {'window_gradient'}),
+)
+
+
 class LearningRule(abc.ABC):
     r"""How an eligibility trace begins, goes on, and gives credit.
 
@@ -140,9 +147,9 @@ class LearningRule(abc.ABC):
                     code='ETA113',
                 )
             )
-        if not vars(cls).keys().isdisjoint(('update', 'credit', 'history')):
-            for name in ('gradient', 'window'):
-                if name not in vars(cls):
+        for changed, derived in _DERIVED:
+            if not vars(cls).keys().isdisjoint(changed):
+                for name in derived - vars(cls).keys():
                     setattr(cls, name, getattr(LearningRule, name))
 
     @property
@@ -243,6 +250,17 @@ class LearningRule(abc.ABC):
         once overrides this, with the same result to rounding.
         """
         return window_by_steps(self.update, self.gradient, trace, lin, signal, bypass, direct)
+
+    def window_gradient(
+        self,
+        trace: Trace,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        """Return what `window` returns, without the trace: for a last window, which needs none."""
+        return self.window(trace, lin, signal, bypass, direct)[0]
 
 
 def window_by_steps(

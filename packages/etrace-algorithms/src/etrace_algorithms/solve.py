@@ -76,9 +76,20 @@ def solve_step(
 
 
 def solve_steps(
-    learner: _Learner, data: Any, lin: Linearisation, taps: Taps
+    learner: _Learner, onward: bool, data: Any, lin: Linearisation, taps: Taps
 ) -> tuple[Gradients, Any]:
-    """Solve several steps with fixed parameters, stacked on leading axes; return the trace too."""
+    """Solve several steps with fixed parameters.
+
+    Args:
+        learner: Whose rule or hooks to use.
+        onward: Whether the trace after them is wanted.
+        data: The trace before them.
+        lin: The steps, stacked on leading axes.
+        taps: The cotangents of their taps, stacked.
+
+    Returns:
+        The gradients; and the trace after the steps, or that before them.
+    """
     signals = jax.vmap(lambda t: read_taps(learner.graph, t))(taps)
     if learner.signal_at == 'old':
 
@@ -89,6 +100,8 @@ def solve_steps(
         return window_by_steps(
             learner._update_etrace_data, credit, data, lin, *signals, zeros=zeros
         )
+    if learner._has_rule and not onward:
+        return learner.rule.window_gradient(data, lin, *signals), data
     if learner._has_rule:
         return learner.rule.window(data, lin, *signals)
 

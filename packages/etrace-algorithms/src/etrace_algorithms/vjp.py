@@ -300,7 +300,12 @@ class ETraceVjpAlgorithm(TracedAlgorithm):
     # ------------------------------------------------------------ windows of fixed parameters
 
     def solve_window(
-        self, params: Mapping[str, Any], data: Any, lin: Linearisation, taps: Taps
+        self,
+        params: Mapping[str, Any],
+        data: Any,
+        lin: Linearisation,
+        taps: Taps,
+        onward: bool = True,
     ) -> tuple[dict[str, Any], Any]:
         """Solve several steps with fixed parameters at once.
 
@@ -309,13 +314,14 @@ class ETraceVjpAlgorithm(TracedAlgorithm):
             data: The trace before them.
             lin: The steps, stacked on a leading axis (all but parameters).
             taps: The cotangents of their taps, stacked.
+            onward: Whether the trace after them is wanted.
 
         Returns:
             The gradients of the parameters by key, without what does not pass a marked
-            operation; and the trace after the steps.
+            operation; and the trace after the steps, or that before them.
         """
         axes = (0, linearisation_axes(self.graph, 1), 1)
-        solve = map_batch(self.batch_axis_size, partial(solve_steps, self), axes)
+        solve = map_batch(self.batch_axis_size, partial(solve_steps, self, onward), axes)
         gradients, data = solve(data, lin, taps)
         return pull_back(self.graph, params, self._sum_batch(gradients), self.credits), data
 

@@ -151,10 +151,11 @@ class WindowEngine:
             carry, rest = jax.lax.scan(self._window, carry, chunks)
             parts.append(jax.tree.map(lambda x: x.reshape((whole, *x.shape[2:])), rest))
         elif whole:
-            carry, rest = self._window(carry, jax.tree.map(lambda x: x[:whole], data))
+            onward = carry_trace or whole < steps
+            carry, rest = self._window(carry, jax.tree.map(lambda x: x[:whole], data), onward)
             parts.append(rest)
         if whole < steps:
-            carry, rest = self._window(carry, jax.tree.map(lambda x: x[whole:], data))
+            carry, rest = self._window(carry, jax.tree.map(lambda x: x[whole:], data), carry_trace)
             parts.append(rest)
         gradients, carried, trace = carry
         for state in self._carried:
@@ -171,8 +172,8 @@ class WindowEngine:
             for i, leaf in zip(self._inputs[id(s)], jax.tree.leaves(s.value), strict=True)
         }
 
-    def _window(self, carry: tuple, slices: tuple) -> tuple[tuple, Any]:
-        """Record, probe and solve one window."""
+    def _window(self, carry: tuple, slices: tuple, onward: bool = True) -> tuple[tuple, Any]:
+        """Record, probe and solve one window; without the trace after it, if it is the last."""
         learner = self._learner
         gradients, carried, trace = carry
         carried, entered, products = self._record_steps(carried, slices)
@@ -181,7 +182,7 @@ class WindowEngine:
         live = learner.executor.states
         params = {s.key: live[s.path].value for s in info.by_role('param')}
         lin = replace(lin, states={**lin.states, **params})
-        credited, trace = learner.solve_window(params, trace, lin, taps)
+        credited, trace = learner.solve_window(params, trace, lin, taps, onward)
         by_state = {id(live[s.path]): credited[s.key] for s in info.by_role('param')}
         gradients = [
             jax.tree.map(jnp.add, total, new) for total, new in zip(gradients, found, strict=True)

@@ -26,6 +26,7 @@ from etrace_algorithms.algebra.block import (
     pull_drive,
     sum_of_products,
 )
+from etrace_algorithms.algebra.passes import carry_over, read_and_carry
 from etrace_algorithms.algebra.products import add_products, mixed_einsum
 from etrace_algorithms.algebra.stored import store
 
@@ -35,6 +36,7 @@ __all__ = [
     'apply_diagonal',
     'carry',
     'carry_drive',
+    'carry_over',
     'column_gradient',
     'contract',
     'mixed_einsum',
@@ -43,6 +45,7 @@ __all__ = [
     'outer_gradient',
     'product_gradient',
     'pull_drive',
+    'read_and_carry',
     'scatter_inputs',
     'store',
     'sum_of_products',

@@ -6,7 +6,7 @@ are few, and an axis of length `S` at the end of the largest array would be walk
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
@@ -32,8 +32,11 @@ __all__ = [
     'sum_of_products',
 ]
 
-#: Up to this size of `G` a sum over it is written out; beyond, it is left to the compiler.
-_UNROLL = 64
+#: Up to this size of `G` a sum over it is written out.
+_UNROLL = 32
+
+#: Beyond, so many are written out at a time: a core reads no more streams at once without stalls.
+_STREAMS = 16
 
 #: A product of so few rows is an outer product: all of its time goes into writing the result.
 _FEW = 4
@@ -102,16 +105,33 @@ def contract(signal: Any, trace: FullTrace) -> Any:
     Returns:
         `(H, I, O)`.
     """
-    shared = signal.shape[0]
-    if shared > _UNROLL:
-        return reduce(
-            add, (jnp.einsum('gho,ghio->hio', signal[..., s], e) for s, e in enumerate(trace))
-        )
-    # one pass over the trace, in the order in which it lies in memory
-    return reduce(
-        add,
-        (signal[g, :, None, :, s] * e[g] for g in range(shared) for s, e in enumerate(trace)),
-    )
+    if len(signal) <= _UNROLL:
+        return _sum_samples(signal, trace)
+    return jax.lax.platform_dependent(signal, trace, cpu=_sum_in_blocks, default=_sum_einsum)
+
+
+def _sum_samples(signal: Any, trace: FullTrace) -> Any:
+    """Contract in one pass over the trace, in the order in which it lies in memory."""
+    at = itertools.product(range(len(signal)), enumerate(trace))
+    return reduce(add, (signal[g, :, None, :, s] * e[g] for g, (s, e) in at))
+
+
+def _sum_in_blocks(signal: Any, trace: FullTrace) -> Any:
+    """Contract so many samples at a time."""
+
+    def block(at: Any, size: int = _STREAMS) -> Any:
+        of = partial(jax.lax.dynamic_slice_in_dim, start_index=at, slice_size=size)
+        return _sum_samples(of(signal), tuple(map(of, trace)))
+
+    count, rest = divmod(len(signal), _STREAMS)
+    last = block(count * _STREAMS, rest) if rest else jnp.zeros_like(jax.eval_shape(block, 0))
+    return jax.lax.fori_loop(0, count, lambda n, total: total + block(n * _STREAMS), last)
+
+
+def _sum_einsum(signal: Any, trace: FullTrace) -> Any:
+    """Leave the contraction to the compiler."""
+    parts = (jnp.einsum('gho,ghio->hio', signal[..., s], e) for s, e in enumerate(trace))
+    return reduce(add, parts)
 
 
 def outer_gradient(signal: Any, f: Any, x: Any) -> Any:

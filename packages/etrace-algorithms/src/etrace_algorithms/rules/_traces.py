@@ -25,8 +25,8 @@ from etrace_algorithms.algebra import (
 from etrace_algorithms.rule import LearningSignal
 from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, SparseInput
 
-__all__ = ['ActiveTrace', 'FullTraces', 'advance_traces', 'credit_traces', 'open_slots',
-           'zero_traces']  # fmt: skip
+__all__ = ['ActiveTrace', 'FullTraces', 'advance_traces', 'credit_trace', 'credit_traces',
+           'open_slots', 'zero_traces']  # fmt: skip
 
 #: Per driven group, `S` arrays `(G, H, I, O')`.
 Parts = tuple[tuple[Any, ...], ...]
@@ -124,19 +124,18 @@ def open_slots(
 
 def credit_traces(trace: FullTraces, signal: LearningSignal) -> dict[str, Any]:
     r"""Return $\langle s, \varepsilon\rangle$, summed over the groups that a relation drives."""
-    found = {}
-    for r in signal.graph.hidden_param_op_relations:
-        held = trace[r.key]
-        signals = [signal.at(r, i, folded=True) for i in range(len(r.hidden_groups))]
-        if isinstance(held, ActiveTrace):
-            rows = sum(
-                r.place(i, pull_drive(s[:, :, None], jnp.stack(e, -1)))
-                for i, (s, e) in enumerate(zip(signals, held.parts, strict=True))
-            )
-            found[r.key] = scatter_inputs(held.table.index, rows, r.folded_shape[2])
-        else:
-            found[r.key] = sum(
-                r.place(i, contract(s, e))
-                for i, (s, e) in enumerate(zip(signals, held, strict=True))
-            )
-    return found
+    relations = signal.graph.hidden_param_op_relations
+    return {r.key: credit_trace(r, trace[r.key], signal) for r in relations}
+
+
+def credit_trace(r: HiddenParamOpRelation, held: Any, signal: LearningSignal) -> Any:
+    """`credit_traces` of one relation."""
+    signals = [signal.at(r, i, folded=True) for i in range(len(r.hidden_groups))]
+    if not isinstance(held, ActiveTrace):
+        pairs = enumerate(zip(signals, held, strict=True))
+        return sum(r.place(i, contract(s, e)) for i, (s, e) in pairs)
+    rows = sum(
+        r.place(i, pull_drive(s[:, :, None], jnp.stack(e, -1)))
+        for i, (s, e) in enumerate(zip(signals, held.parts, strict=True))
+    )
+    return scatter_inputs(held.table.index, rows, r.folded_shape[2])

@@ -11,17 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra import (
-    add_products,
     apply_diagonal,
-    carry,
     carry_drive,
-    mixed_einsum,
+    carry_over,
     multiply_diagonals,
+    read_and_carry,
     store,
     use_inputs_in_turn,
 )
-from etrace_algorithms.rule import Gradients, LearningSignal
-from etrace_algorithms.rules._traces import FullTraces, open_slots
+from etrace_algorithms.rule import LearningSignal
+from etrace_algorithms.rules._traces import ActiveTrace, FullTraces, credit_trace, open_slots
 from etrace_compiler import HiddenParamOpRelation, Linearisation, gather_positions
 
 __all__ = ['advance_window', 'look_back', 'merge_steps', 'short_scan']
@@ -82,31 +81,41 @@ def look_back(
 
 
 def advance_window(
-    trace: FullTraces, lin: Linearisation, products: Products, read: Gradients
-) -> FullTraces:
-    r"""Return $P_0\,\varepsilon_0 + \sum_t (P_t f_t) \otimes x_t$ in the dtype of the trace.
+    trace: FullTraces, lin: Linearisation, products: Products, entering: LearningSignal
+) -> tuple[dict[str, Any], FullTraces]:
+    r"""Read off the trace at the entry of a window, and carry it over.
+
+    $$\langle\mu_0, \varepsilon_0\rangle, \qquad
+    \varepsilon_K = P_0\,\varepsilon_0 + \sum_t (P_t f_t) \otimes x_t.$$
 
     Args:
         trace: $\varepsilon_0$.
         lin: The steps, stacked.
         products: $P$, as `look_back` returns them.
-        read: What was read off the trace. It is made to come first, so that XLA can write the
-            new trace in place of the old one.
+        entering: $\mu_0$, at the states that enter.
+
+    Returns:
+        By relation key, what is read off the trace; and the trace after the window.
     """
-    found = {}
+    total, found = {}, {}
     for r in lin.relations:
-        parts = []
         held, x, close = open_slots(trace[r.key], lin.inputs[r.key], use_inputs_in_turn)
-        for i, (old, f) in enumerate(zip(held, lin.f[r.key], strict=True)):
+        table = isinstance(trace[r.key], ActiveTrace)  # an old one, which is read by itself
+        read = [store(credit_trace(r, trace[r.key], entering))] if table else []
+        parts = []
+        for i, (old, drives) in enumerate(zip(held, lin.f[r.key], strict=True)):
             whole, later = products[r.hidden_groups[i].index]
-            first = jnp.broadcast_to(read[r.key].ravel()[0], whole.shape)
-            carried = carry(gather_positions(store(whole, first), r, i, folded=True), old)
-            new = _sum_of_products(r, _carry_drives(r, i, later, f), x)
-            parts.append(
-                tuple((a + b).astype(e.dtype) for a, b, e in zip(carried, new, old, strict=True))
-            )
-        found[r.key] = close(tuple(parts))
-    return found
+            p = gather_positions(whole, r, i, folded=True)
+            f = _carry_drives(r, i, later, drives)
+            given = p, f, x.reshape((len(f), -1, *x.shape[2:]))
+            if table:
+                parts.append(carry_over(old, *given, read[0]))
+                continue
+            block, new = read_and_carry(old, entering.at(r, i, folded=True), *given)
+            read.append(r.place(i, block))
+            parts.append(new)
+        total[r.key], found[r.key] = sum(read), close(tuple(parts))
+    return total, found
 
 
 def _carry_drives(r: HiddenParamOpRelation, i: int, later: Any, f: Any) -> Any:
@@ -115,14 +124,6 @@ def _carry_drives(r: HiddenParamOpRelation, i: int, later: Any, f: Any) -> Any:
     f = f.reshape((len(f), r.substeps, -1, *f.shape[2:]))
     carried = carry_drive(at[:, None], f)
     return carried.reshape((-1, *carried.shape[2:]))
-
-
-def _sum_of_products(r: HiddenParamOpRelation, f: Any, x: Any) -> tuple[Any, ...]:
-    r"""Return $\sum_t f_t \otimes x_t$, `S` arrays `(G, H, I, O)`."""
-    x = x.reshape((len(f), -1, *x.shape[2:]))
-    if x.shape[3] == f.shape[3] == 1:
-        return tuple(add_products(f[..., s], x)[..., None] for s in range(f.shape[-1]))
-    return tuple(mixed_einsum('tgho,tghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
 
 
 def merge_steps(stacked: Any) -> Any:

@@ -121,14 +121,35 @@ class DiagonalRTRL(LearningRule):
     ) -> tuple[Gradients, FullTraces]:
         if not self.fast_solve:
             return super().window(trace, lin, signal, bypass, direct)
+        return self._window(trace, lin, signal, bypass, direct)
+
+    def window_gradient(
+        self,
+        trace: FullTraces,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        if not self.fast_solve:
+            return super().window_gradient(trace, lin, signal, bypass, direct)
+        return self._window(trace, lin, signal, bypass, direct, onward=False)[0]
+
+    def _window(
+        self,
+        trace: FullTraces,
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+        onward: bool = True,
+    ) -> tuple[Gradients, FullTraces]:
         later, entering, products = look_back(lin, signal, bypass)
-        read = {key: store(g) for key, g in self.credit(trace, entering).items()}
-        total = dict(read)
+        total = {}
         for r in lin.relations:
             pulled = jax.vmap(lambda s, f, r=r: pull_signal(s, r, f))(later, lin.f[r.key])
-            cotangent = direct[r.key] + pulled
-            x = merge_steps(lin.inputs[r.key])
-            total[r.key] += product_gradient(merge_steps(cotangent), x)
+            cotangent = merge_steps(direct[r.key] + pulled)
+            total[r.key] = product_gradient(cotangent, merge_steps(lin.inputs[r.key]))
         if self.carried_only:
             products = tuple(
                 zip(
@@ -136,5 +157,9 @@ class DiagonalRTRL(LearningRule):
                     strict=True,
                 )
             )
-            lin = narrowed(lin)
-        return total, advance_window(trace, lin, products, read)
+            lin, entering = narrowed(lin), narrow_signal(entering)
+        if onward:
+            read, trace = advance_window(trace, lin, products, entering)
+        else:
+            read = {key: store(g) for key, g in credit_traces(trace, entering).items()}
+        return {key: g + read[key] if key in read else g for key, g in total.items()}, trace

@@ -209,6 +209,21 @@ class HybridRule(LearningRule):
             found |= gradients
         return found, after
 
+    def window_gradient(
+        self,
+        trace: dict[str, Any],
+        lin: Linearisation,
+        signal: LearningSignal,
+        bypass: LearningSignal | None,
+        direct: Direct,
+    ) -> Gradients:
+        """Solve a last window."""
+        found = {}
+        for name, (rule, keys) in self.split(lin.graph).items():
+            taps = _taps(keys, signal, bypass, direct)
+            found |= rule.window_gradient(trace[name], lin.part(keys), *taps)
+        return found
+
 
 def _signal(signal: LearningSignal, keys: frozenset[str]) -> LearningSignal:
     return replace(signal, graph=signal.graph.part(keys))
