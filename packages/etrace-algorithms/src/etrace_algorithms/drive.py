@@ -44,9 +44,9 @@ def etrace_grad(
         chunk_size: Steps per window; the last window may be shorter. For a `'single-step'` learner
             only time and memory depend on it: a window is solved at once, 1 is step by step, and
             a number of bytes such as `'64 MB'` takes as many steps as fit that budget. With
-            `'auto'`, the default, that is the size of the trace, or 32 MiB. For a `'multi-step'`
-            learner ordinary automatic differentiation runs over the steps of a window (1 by
-            default).
+            `'auto'`, the default, that is about the size of the trace, or 32 MiB. For a
+            `'multi-step'` learner ordinary automatic differentiation runs over the steps of a
+            window (1 by default).
         weights: Parameters to differentiate: a pytree of states, all of the learner's by default.
         reduction: `'mean'` over all (masked) losses, or `'sum'`.
         loss_output: With `return_value`: losses as they are, multiplied by the mask, or reduced.
