@@ -100,8 +100,11 @@ QUICK = ['--xla_backend_optimization_level=0', '--xla_cpu_use_fusion_emitters=fa
 #: As many processes as there are cores; what the tests of one file share is made in one of them.
 PARALLEL = ['-n', 'auto', '--maxprocesses', '8', '--dist', 'loadfile']
 
+#: On a second stack: every test, but fewer cases of each.
+FEWER = ['--one-case-in', '8', '--etrace-level', 'quick', '--hypothesis-profile', 'few']
+
 #: Tests of the engines, which are written for what XLA makes of them.
-OPTIMISED = ['test_windows.py', 'test_carried.py', 'test_rules.py']
+OPTIMISED = ['test_windows.py', 'test_carried.py', 'test_passes.py', 'test_rules.py']
 
 
 def has_flag(session: nox.Session, flag: str) -> bool:
@@ -137,17 +140,17 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST, venv_backend=None if NEWEST else 'none')
 def compat(session: nox.Session) -> None:
-    """Run the same tests on the newest stack, if a Python for it is installed.
+    """Run every test on the newest stack, if a Python for it is installed, with fewer cases.
 
-    The conformance kit tries less of every learner here. The tests of the engines run once more,
-    on programs that are compiled as users compile them.
+    The tests of the engines run on programs that are compiled as users compile them. After `--`
+    stands what pytest is to run instead: `-n auto` is everything.
     """
     if NEWEST is None:
         session.skip('no Python 3.12 or newer found: the newest stack was NOT tested')
-    run_tests(session, '--etrace-level', 'quick')
+    optimised = sorted(p for name in OPTIMISED for p in glob.glob(f'packages/*/tests/{name}'))
+    run_tests(session, *FEWER, *(f'--ignore={path}' for path in optimised))
     if not session.posargs:
-        files = [path for name in OPTIMISED for path in glob.glob(f'packages/*/tests/{name}')]
-        pytest(session, *PARALLEL, *sorted(files), env=ENV)
+        pytest(session, *FEWER, *PARALLEL, *optimised, env=ENV)
 
 
 @nox.session
