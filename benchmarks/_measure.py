@@ -149,7 +149,7 @@ def account(worker: Process, case: Case, names: Sequence[str]) -> dict[str, Any]
     return found
 
 
-def resident(python: str, name: str, repeats: int = 2) -> dict[str, int]:
+def resident(python: str, name: str, repeats: int = 4) -> dict[str, int]:
     """Return the resident bytes of processes that run sequences of different lengths."""
     found = {}
     for steps in map(str, RESIDENT_STEPS):

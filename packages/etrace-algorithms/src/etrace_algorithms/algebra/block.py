@@ -5,8 +5,8 @@ are few, and an axis of length `S` at the end of the largest array would be walk
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from operator import add
 from typing import Any
 
@@ -106,22 +106,23 @@ def contract(signal: Any, trace: FullTrace) -> Any:
         `(H, I, O)`.
     """
     if len(signal) <= _UNROLL:
-        return _sum_samples(signal, trace)
+        return _sum_samples(signal, trace, range(len(signal)))
     return jax.lax.platform_dependent(signal, trace, cpu=_sum_in_blocks, default=_sum_einsum)
 
 
-def _sum_samples(signal: Any, trace: FullTrace) -> Any:
+def _sum_samples(signal: Any, trace: FullTrace, samples: Iterable[Any]) -> Any:
     """Contract in one pass over the trace, in the order in which it lies in memory."""
-    at = itertools.product(range(len(signal)), enumerate(trace))
+    at = itertools.product(samples, enumerate(trace))
     return reduce(add, (signal[g, :, None, :, s] * e[g] for g, (s, e) in at))
 
 
 def _sum_in_blocks(signal: Any, trace: FullTrace) -> Any:
     """Contract so many samples at a time."""
+    signal, trace = jax.tree.map(jnp.asarray, (signal, trace))
 
-    def block(at: Any, size: int = _STREAMS) -> Any:
-        of = partial(jax.lax.dynamic_slice_in_dim, start_index=at, slice_size=size)
-        return _sum_samples(of(signal), tuple(map(of, trace)))
+    def block(start: Any, size: int = _STREAMS) -> Any:
+        # one by one: a slice of several is a copy of them
+        return _sum_samples(signal, trace, (start + g for g in range(size)))
 
     count, rest = divmod(len(signal), _STREAMS)
     last = block(count * _STREAMS, rest) if rest else jnp.zeros_like(jax.eval_shape(block, 0))
