@@ -142,15 +142,15 @@ def tests(session: nox.Session) -> None:
 def compat(session: nox.Session) -> None:
     """Run every test on the newest stack, if a Python for it is installed, with fewer cases.
 
-    The tests of the engines run on programs that are compiled as users compile them. After `--`
-    stands what pytest is to run instead: `-n auto` is everything.
+    The tests of the engines run with all their cases, on programs that are compiled as users
+    compile them. After `--` stands what pytest is to run instead: `-n auto` is everything.
     """
     if NEWEST is None:
         session.skip('no Python 3.12 or newer found: the newest stack was NOT tested')
     optimised = sorted(p for name in OPTIMISED for p in glob.glob(f'packages/*/tests/{name}'))
     run_tests(session, *FEWER, *(f'--ignore={path}' for path in optimised))
     if not session.posargs:
-        pytest(session, *FEWER, *PARALLEL, *optimised, env=ENV)
+        pytest(session, *PARALLEL, *optimised, env=ENV)
 
 
 @nox.session

@@ -1,46 +1,42 @@
 """`--one-case-in`: a second stack runs every test, and fewer cases of each."""
 
-import re
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-
-pytest_plugins = ['pytester']
 
 ROOT = Path(__file__).parents[2]
-
-CASES = """
-import pytest
-
-@pytest.mark.parametrize('number', range(40))
-def test_many(number): ...
-
-@pytest.mark.parametrize('number', range(2))
-def test_few(number): ...
-
-def test_one(): ...
-"""
+MANY = [f'test_a.py::test_many[{number}]' for number in range(40)]
+FEW = ['test_a.py::test_few[0]', 'test_a.py::test_few[1]', 'test_b.py::test_one']
 
 
-def collected(pytester, *options):
-    pytester.makeconftest((ROOT / 'conftest.py').read_text())
-    pytester.makepyfile(CASES)
-    found = pytester.runpytest_inprocess('--collect-only', '-q', *options)
-    return [line for line in found.outlines if '::' in line]
+@dataclass(frozen=True)
+class Item:
+    nodeid: str
 
 
-@pytest.mark.parametrize('every', [1, 8])
-def test_every_test_runs_and_one_case_in_so_many(pytester, every):
-    found = collected(pytester, f'--one-case-in={every}')
-    count = Counter(re.search(r'::(\w+)', line)[1] for line in found)
-    if every == 1:
-        assert count == {'test_many': 40, 'test_few': 2, 'test_one': 1}
-    else:
-        assert count.keys() == {'test_many', 'test_few', 'test_one'}
-        assert 1 <= count['test_many'] <= 12
-        assert count['test_few'] == count['test_one'] == 1
+@pytest.fixture
+def drawn(pytestconfig):
+    """What the repository's hook keeps and leaves out."""
+    plugins = pytestconfig.pluginmanager.get_plugins()
+    (root,) = (p for p in plugins if getattr(p, '__file__', None) == str(ROOT / 'conftest.py'))
+
+    def draw(every):
+        items, gone = [Item(nodeid) for nodeid in (*MANY, *FEW)], []
+        hook = SimpleNamespace(pytest_deselected=lambda items: gone.extend(items))
+        config = SimpleNamespace(getoption={'--one-case-in': every}.get, hook=hook)
+        root.pytest_collection_modifyitems(config, items)
+        return [item.nodeid for item in items], [item.nodeid for item in gone]
+
+    return draw
 
 
-def test_the_same_cases_every_time(pytester):
-    assert collected(pytester, '--one-case-in=8') == collected(pytester, '--one-case-in=8')
+def test_nothing_is_left_out_unless_asked_for(drawn):
+    assert drawn(1) == ([*MANY, *FEW], [])
+
+
+def test_every_test_keeps_a_case_and_the_draw_is_always_the_same(drawn):
+    kept, gone = drawn(8)
+    assert kept == [*(MANY[number] for number in [7, 16, 27, 30, 38]), FEW[0], FEW[2]]
+    assert sorted(kept + gone) == sorted([*MANY, *FEW])

@@ -26,7 +26,7 @@ def normal(key, shape, dtype=jnp.float64):
 
 
 @pytest.mark.parametrize('states', [1, 2])
-@pytest.mark.parametrize('batch', [32, 33, 48])
+@pytest.mark.parametrize('batch', [1, 32, 33, 48, 70])
 @pytest.mark.parametrize('dtype', [jnp.float64, jnp.complex128])
 def test_a_contraction_is_a_sum_over_samples_and_states(batch, states, dtype):
     """Written out, in blocks, and in blocks with a rest."""

@@ -118,7 +118,7 @@ def _sum_samples(signal: Any, trace: FullTrace, samples: Iterable[Any]) -> Any:
 
 def _sum_in_blocks(signal: Any, trace: FullTrace) -> Any:
     """Contract so many samples at a time."""
-    signal, trace = jax.tree.map(jnp.asarray, (signal, trace))
+    signal, trace = jax.tree.map(jnp.asarray, (signal, trace))  # numpy knows no traced index
 
     def block(start: Any, size: int = _STREAMS) -> Any:
         # one by one: a slice of several is a copy of them
