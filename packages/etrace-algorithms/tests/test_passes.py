@@ -2,14 +2,27 @@
 
 from dataclasses import dataclass
 
+import brainstate
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import etrace_algorithms as ea
+import etrace_nn
 from etrace_algorithms import rules
-from etrace_algorithms.algebra import carry, contract, passes, read_and_carry
+from etrace_algorithms.algebra import (
+    Pattern,
+    advance,
+    carry,
+    contract,
+    passes,
+    read_and_advance,
+)
 from etrace_algorithms.rule import LearningRule
+from etrace_compiler import matmul
 
 from . import measured
 from .test_windows import ZOO, plainly
@@ -48,10 +61,70 @@ def test_a_contraction_of_many_samples_has_the_wider_dtype():
 
 
 def literal(trace, signal, diagonal, f, x):
-    """What `read_and_carry` says."""
+    """What `read_and_advance` says."""
     read = jnp.einsum('ghos,sghio->hio', signal, jnp.stack(trace))
     new = jnp.einsum('kghos,kghi->sghio', f, x) + jnp.stack(carry(diagonal, trace))
     return read, tuple(new)
+
+
+SPARSE = {
+    'neuron and synapse': ([[1, 1], [0, 1]], [1, 1]),
+    'threshold': ([[1, 1, 1], [1, 1, 0], [0, 0, 1]], [1, 0, 1]),
+    'a state that nothing reaches': ([[1, 0], [0, 0]], [1, 0]),
+    'drives alone': ([[0, 1], [0, 1]], [1, 0]),
+}
+
+
+def pattern_named(name):
+    return Pattern(*(np.array(part, bool) for part in SPARSE[name]))
+
+
+@pytest.mark.parametrize('name', SPARSE)
+@pytest.mark.parametrize('steps', [1, 6])
+@pytest.mark.parametrize('large', [0, 2**30], ids=['by sample', 'at once'])
+def test_what_a_pattern_leaves_out_counts_for_nothing(name, steps, large, monkeypatch):
+    """Numbers where a pattern has zeros are not looked at."""
+    monkeypatch.setattr(passes, '_LARGE', large)
+    pattern = pattern_named(name)
+    states = len(pattern.drives)
+    trace = tuple(normal(0, (states, 3, 2, 4, 5)))
+    signal, diagonal, f, x = (
+        normal(1, (3, 2, 5, states)),
+        normal(2, (3, 2, 5, states, states)),
+        normal(3, (steps, 3, 2, 5, states)),
+        normal(4, (steps, 3, 2, 4)),
+    )
+    zeros = jnp.where(pattern.carries, diagonal, 0), jnp.where(pattern.drives, f, 0), x
+    expected = jax.tree.leaves(literal(trace, signal, *zeros))
+    found = jax.tree.leaves(read_and_advance(trace, signal, diagonal, f, x, pattern))
+    found += advance(trace, diagonal, f, x, pattern)
+    for a, b in zip(found, [*expected, *expected[1:]], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4).flatmap(lambda s: st.tuples(
+    st.lists(st.lists(st.booleans(), min_size=s, max_size=s), min_size=s, max_size=s),
+    st.lists(st.booleans(), min_size=s, max_size=s))))  # fmt: skip
+def test_the_pattern_of_several_steps_has_room_for_all_products(drawn):
+    """Whatever the values, and for every number of steps from one on."""
+    pattern = Pattern(*map(np.array, drawn))
+    several = pattern.over_steps()
+    rng = np.random.default_rng(0)
+    product, f = np.eye(len(pattern.drives)), np.zeros(len(pattern.drives))
+    for _ in range(len(pattern.drives) + 2):
+        diagonal = rng.uniform(1, 2, pattern.carries.shape) * pattern.carries
+        product = diagonal @ product
+        f = diagonal @ f + rng.uniform(1, 2, f.shape) * pattern.drives
+        assert not product[~several.carries].any()
+        assert not f[~several.drives].any()
+    assert sorted(pattern.order) == list(range(len(f)))
+
+
+def test_a_state_is_written_when_no_other_wants_its_old_value():
+    assert pattern_named('neuron and synapse').order == [0, 1]
+    chain = Pattern(np.tri(3, dtype=bool), np.ones(3, bool))
+    assert chain.order == [2, 1, 0]
 
 
 @pytest.mark.parametrize('large', [0, 2**30], ids=['by sample', 'at once'])
@@ -67,7 +140,7 @@ def test_reading_and_carrying(large, states, dtype, monkeypatch):
         normal(4, (6, 3, 2, 4)),
     )
     expected = jax.tree.leaves(literal(trace, *given))
-    for run in (read_and_carry, jax.jit(lambda *args: read_and_carry(*args))):
+    for run in (read_and_advance, jax.jit(lambda *args: read_and_advance(*args))):
         for a, b in zip(jax.tree.leaves(run(trace, *given)), expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
@@ -82,7 +155,7 @@ def test_a_trace_of_low_precision_stays_one(large, monkeypatch):
         normal(3, (6, 3, 1, 5, 1), jnp.float32),
         normal(4, (6, 3, 1, 4), jnp.float32),
     )
-    read, (new,) = read_and_carry(trace, *given)
+    read, (new,) = read_and_advance(trace, *given)
     assert (read.dtype, new.dtype) == (jnp.float32, jnp.bfloat16)
 
 
@@ -93,7 +166,9 @@ def test_a_trace_of_low_precision_stays_one(large, monkeypatch):
 def test_windows_that_go_sample_by_sample(name, monkeypatch):
     monkeypatch.setattr(passes, '_LARGE', 0)
     seen, by_sample = [], passes._by_sample
-    monkeypatch.setattr(passes, '_by_sample', lambda *args: seen.append(0) or by_sample(*args))
+    monkeypatch.setattr(
+        passes, '_by_sample', lambda *args, **kw: seen.append(0) or by_sample(*args, **kw)
+    )
     learner = measured.compiled(ZOO[name], 'd_rtrl', None)
     check_windows(
         learner, ZOO[name].xs[:5], step_fn=lambda x: measured.loss(learner(x)), chunks=(2, 5)
@@ -112,6 +187,50 @@ def test_control_a_sample_that_is_forgotten_is_found(monkeypatch):
     learner = ready(Residual())
     with pytest.raises(AssertionError, match='Not equal to tolerance'):
         check_windows(learner, inputs(4), step_fn=plainly(learner))
+
+
+# ---------------------------------------------------------------- a single step's pass
+
+
+class Neurons(brainstate.nn.Module):
+    """Potentials, driven by synapses that sum their input up, and perhaps the other way round."""
+
+    def __init__(self, *, coupled=False):
+        super().__init__()
+        self.coupled = coupled
+        self.w = brainstate.ParamState(normal(0, (60, 50), jnp.float32))
+
+    def init_state(self, batch_size=None):
+        self.v, self.g = (
+            brainstate.HiddenState(jnp.zeros((batch_size, 50), jnp.float32)) for _ in 'vg'
+        )
+
+    def update(self, x):
+        back = 0.1 * jnp.sin(self.v.value) if self.coupled else 0.0
+        self.g.value = 0.9 * self.g.value + matmul(x, self.w.value) + back
+        self.v.value = 0.8 * self.v.value + jnp.tanh(self.g.value)
+        return self.v.value
+
+
+@pytest.mark.parametrize(
+    ('model', 'copies'),
+    [
+        (etrace_nn.GRUCell(60, 50), 0),
+        (Neurons(), 0),
+        (Neurons(coupled=True), 1),
+        (etrace_nn.LSTMCell(60, 50), 1),
+    ],
+    ids=['GRU', 'synapse', 'coupled', 'LSTM'],
+)
+def test_how_many_arrays_of_the_trace_single_steps_copy(model, copies):
+    """What a compiled loop needs beside its arguments and results has room for no more."""
+    x = jnp.ones((16, 60), jnp.float32)
+    learner = ea.compile(model, 'd_rtrl', x, batch_size=16)
+    found = learner.peak_memory(
+        jnp.stack([x] * 3), step_fn=lambda x: measured.loss(learner(x)), chunk_size=1
+    )
+    largest = max(e.nbytes for e in jax.tree.leaves(learner.etrace.value))
+    assert copies <= found.temporary / largest < copies + 0.5
 
 
 # ---------------------------------------------------------------- a last window

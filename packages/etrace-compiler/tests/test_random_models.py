@@ -17,6 +17,7 @@ from etrace_compiler import (
 
 from . import models
 from .oracle import call_model, cut_jacobians, diagonal_of, pure_step, values_of
+from .test_patterns import check_zeros
 
 SHAPE = (2, 4)
 
@@ -171,6 +172,7 @@ def check_random_model(script):
                     close(value, 0)
             close(columns, expected)
 
+    check_zeros(graph, lin)
     check_exactness(graph, inputs)
 
     # nobody is without a record

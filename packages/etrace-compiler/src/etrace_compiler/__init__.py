@@ -20,6 +20,7 @@ from etrace_compiler.analysis.neighbours import (
     driving_parameters,
     position_neighbours,
 )
+from etrace_compiler.analysis.patterns import drive_pattern, transition_pattern
 from etrace_compiler.canonical import ControlFlowPolicy
 from etrace_compiler.contract import Dropped, GroupExactness, Verdict, WeightExactness
 from etrace_compiler.diagnostics import CompilationRecord, DiagnosticKind, DiagnosticLevel
@@ -104,6 +105,7 @@ __all__ = [
     'conv',
     'describe_graph',
     'draw',
+    'drive_pattern',
     'driving_parameters',
     'effective_weights',
     'einsum',
@@ -129,4 +131,5 @@ __all__ = [
     'run_step',
     'sparse_matmul',
     'split_input_data',
+    'transition_pattern',
 ]

@@ -94,7 +94,7 @@ class EProp(LearningRule):
         return {**fresh, **{k: v for k, v in before.items() if k == 'feedback'}}
 
     def update(self, trace: Trace, lin: Linearisation) -> Trace:
-        new = {**trace, 'e': advance_traces(trace['e'], lin)}
+        new = {**trace, 'e': advance_traces(trace['e'], lin, as_compiled=True)}
         for key, old in trace.get('filtered', {}).items():
             add = jax.tree.map(lambda e, now: self.kappa * e + now, old, new['e'][key])
             new['filtered'] = {**new['filtered'], key: add}

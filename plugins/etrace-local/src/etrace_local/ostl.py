@@ -144,7 +144,7 @@ class FeedforwardOSTL(LearningRule):
         return zero_traces(graph, self.trace_dtype)
 
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
-        return advance_traces(trace, lin)
+        return advance_traces(trace, lin, as_compiled=True)
 
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:
         return credit_traces(trace, signal)

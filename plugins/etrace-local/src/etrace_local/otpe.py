@@ -64,7 +64,7 @@ class OTPE(LearningRule):
         return {'e': zero_traces(graph, self.trace_dtype), 'R': estimate}
 
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
-        e = advance_traces(trace['e'], lin)
+        e = advance_traces(trace['e'], lin, as_compiled=True)
         return {'e': e, 'R': leaky_sum(self.leak, trace['R'], {key: e[key] for key in trace['R']})}
 
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:

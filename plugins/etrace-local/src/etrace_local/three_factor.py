@@ -109,7 +109,7 @@ class ThreeFactor(LearningRule):
         return {'e': e, 'E': waiting}
 
     def update(self, trace: dict[str, Any], lin: Linearisation) -> dict[str, Any]:
-        e = advance_traces(trace['e'], lin)
+        e = advance_traces(trace['e'], lin, as_compiled=True)
         return {'e': e, 'E': leaky_sum(self.decay, trace['E'], e)}
 
     def credit(self, trace: dict[str, Any], signal: LearningSignal) -> Gradients:

@@ -26,17 +26,18 @@ from etrace_algorithms.algebra.block import (
     pull_drive,
     sum_of_products,
 )
-from etrace_algorithms.algebra.passes import carry_over, read_and_carry
+from etrace_algorithms.algebra.passes import Pattern, advance, read_and_advance
 from etrace_algorithms.algebra.products import add_products, mixed_einsum
 from etrace_algorithms.algebra.stored import store
 
 __all__ = [
     'ActiveInputs',
+    'Pattern',
     'add_products',
+    'advance',
     'apply_diagonal',
     'carry',
     'carry_drive',
-    'carry_over',
     'column_gradient',
     'contract',
     'mixed_einsum',
@@ -45,7 +46,7 @@ __all__ = [
     'outer_gradient',
     'product_gradient',
     'pull_drive',
-    'read_and_carry',
+    'read_and_advance',
     'scatter_inputs',
     'store',
     'sum_of_products',

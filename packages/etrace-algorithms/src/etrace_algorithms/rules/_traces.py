@@ -15,18 +15,25 @@ import jax.numpy as jnp
 
 from etrace_algorithms.algebra import (
     ActiveInputs,
-    carry,
+    Pattern,
+    advance,
     contract,
-    outer,
     pull_drive,
     scatter_inputs,
     use_inputs,
 )
 from etrace_algorithms.rule import LearningSignal
-from etrace_compiler import ETraceGraph, HiddenParamOpRelation, Linearisation, SparseInput
+from etrace_compiler import (
+    ETraceGraph,
+    HiddenParamOpRelation,
+    Linearisation,
+    SparseInput,
+    drive_pattern,
+    transition_pattern,
+)
 
 __all__ = ['ActiveTrace', 'FullTraces', 'advance_traces', 'credit_trace', 'credit_traces',
-           'open_slots', 'zero_traces']  # fmt: skip
+           'open_slots', 'pattern_at', 'zero_traces']  # fmt: skip
 
 #: Per driven group, `S` arrays `(G, H, I, O')`.
 Parts = tuple[tuple[Any, ...], ...]
@@ -78,23 +85,34 @@ def _zero_trace(r: HiddenParamOpRelation, dtype: Any, active: bool) -> Parts | A
     return ActiveTrace(ActiveInputs.empty(*parts[0][0].shape[:3]), parts)
 
 
-def advance_traces(trace: FullTraces, lin: Linearisation) -> FullTraces:
-    r"""Return $D\,\varepsilon + f \otimes x$ in the dtype of the trace."""
+def advance_traces(
+    trace: FullTraces, lin: Linearisation, *, as_compiled: bool = False
+) -> FullTraces:
+    r"""Return $D\,\varepsilon + f \otimes x$ in the dtype of the trace.
+
+    Args:
+        trace: $\varepsilon$.
+        lin: The step.
+        as_compiled: Whether `lin.D` and `lin.f` are those that the compiler gave. What is zero in
+            every step of the model is left out then.
+    """
     found = {}
     for r in lin.relations:
         parts, x, close = open_slots(trace[r.key], lin.inputs[r.key], use_inputs)
-        found[r.key] = close(
-            tuple(
-                jax.tree.map(
-                    lambda before, carried, drive: (carried + drive).astype(before.dtype),
-                    old,
-                    carry(lin.D_at(r, i, folded=True), old),
-                    outer(f, x, r.substeps),
-                )
-                for i, (old, f) in enumerate(zip(parts, lin.f[r.key], strict=True))
-            )
-        )
+        x = x.reshape((r.substeps, -1, *x.shape[1:]))
+        new = []
+        for i, (old, f) in enumerate(zip(parts, lin.f[r.key], strict=True)):
+            pattern = pattern_at(lin.graph, r, i) if as_compiled else None
+            f = f.reshape((r.substeps, -1, *f.shape[1:]))
+            new.append(advance(old, lin.D_at(r, i, folded=True), f, x, pattern))
+        found[r.key] = close(tuple(new))
     return found
+
+
+def pattern_at(graph: ETraceGraph, r: HiddenParamOpRelation, driven: int) -> Pattern:
+    """Say what can be other than zero in the pass of one step over a relation's trace."""
+    carries = transition_pattern(graph, r.hidden_groups[driven])
+    return Pattern(carries, drive_pattern(graph, r, driven))
 
 
 def open_slots(

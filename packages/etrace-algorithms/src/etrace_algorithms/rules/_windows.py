@@ -11,16 +11,22 @@ import jax
 import jax.numpy as jnp
 
 from etrace_algorithms.algebra import (
+    advance,
     apply_diagonal,
     carry_drive,
-    carry_over,
     multiply_diagonals,
-    read_and_carry,
+    read_and_advance,
     store,
     use_inputs_in_turn,
 )
 from etrace_algorithms.rule import LearningSignal
-from etrace_algorithms.rules._traces import ActiveTrace, FullTraces, credit_trace, open_slots
+from etrace_algorithms.rules._traces import (
+    ActiveTrace,
+    FullTraces,
+    credit_trace,
+    open_slots,
+    pattern_at,
+)
 from etrace_compiler import HiddenParamOpRelation, Linearisation, gather_positions
 
 __all__ = ['advance_window', 'look_back', 'merge_steps', 'short_scan']
@@ -107,11 +113,12 @@ def advance_window(
             whole, later = products[r.hidden_groups[i].index]
             p = gather_positions(whole, r, i, folded=True)
             f = _carry_drives(r, i, later, drives)
-            given = p, f, x.reshape((len(f), -1, *x.shape[2:]))
+            pattern = pattern_at(lin.graph, r, i).over_steps()
+            given = p, f, x.reshape((len(f), -1, *x.shape[2:])), pattern
             if table:
-                parts.append(carry_over(old, *given, read[0]))
+                parts.append(advance(old, *given, read[0].real.ravel()[0]))
                 continue
-            block, new = read_and_carry(old, entering.at(r, i, folded=True), *given)
+            block, new = read_and_advance(old, entering.at(r, i, folded=True), *given)
             read.append(r.place(i, block))
             parts.append(new)
         total[r.key], found[r.key] = sum(read), close(tuple(parts))

@@ -66,7 +66,8 @@ class DiagonalRTRL(LearningRule):
         return zero_traces(part, self.trace_dtype, active=True)
 
     def update(self, trace: FullTraces, lin: Linearisation) -> FullTraces:
-        return advance_traces(trace, narrowed(lin) if self.carried_only else lin)
+        lin = narrowed(lin) if self.carried_only else lin
+        return advance_traces(trace, lin, as_compiled=self.fast_solve)
 
     def credit(self, trace: FullTraces, signal: LearningSignal) -> Gradients:
         found = credit_traces(trace, narrow_signal(signal) if self.carried_only else signal)
