@@ -131,6 +131,18 @@ def planned(results: Results) -> str:
     return table(['', 'planned', 'measured / planned'], rows) if rows else 'Not measured.'
 
 
+def passes(results: Results) -> str:
+    """List what a single step does to its trace, alone, over a copy of it."""
+    rows = []
+    for entry in results['passes']:
+        sizes, found = entry['sizes'], entry['found']
+        states = f' S={sizes["states"]}' if sizes['states'] > 1 else ''
+        label = f'B={sizes["batch"]} {sizes["inputs"]}×{sizes["columns"]}{states}'
+        ratios = [min(found[way]) / min(found['copy']) for way in ('xla', 'sample')]
+        rows.append([label, f'{found["bytes"] / 1e6:.1f} MB', *map(number, ratios)])
+    return table(['time / copy', 'trace', 'two passes', 'sample by sample'], rows)
+
+
 def first_calls(results: Results) -> str:
     """List the parts of the way to a first result, over those of the other implementation."""
     rows = []
@@ -171,6 +183,7 @@ def report(results: Results) -> str:
         'Memory that XLA accounts, by length': accounted(results),
         'Resident memory of a long sequence': resident(results),
         'Planned memory': planned(results),
+        'A single step and its trace, alone': passes(results),
         'First call': first_calls(results),
     }
     parts = [f'## {title}\n\n{body}' for title, body in sections.items()]

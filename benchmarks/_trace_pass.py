@@ -1,9 +1,9 @@
-"""What a single step of `d_rtrl` does to its trace, alone: by XLA, and by one kernel of our own.
+"""What a single step of `d_rtrl` does to its trace, alone: as the engine does, and in one pass.
 
-The trace goes on, and the new trace is contracted with a signal. Written out, that reads the trace
-twice and writes it once; a compiler that joins both, or the kernel, reads it once. Whether the
-engine needs the kernel is for `gpu.py` to find out. It is Pallas by way of Triton, for GPUs; jax
-0.12 warns that this way is going to be removed.
+The trace goes on, and the new trace is contracted with a signal. XLA makes two passes of that, so
+that the trace is read twice and written once. In one pass it goes sample by sample, each read from
+memory and written once, or by a kernel of our own. Whether a GPU needs the kernel is for `gpu.py`
+to find out. It is Pallas by way of Triton; jax 0.12 warns that this way is going to be removed.
 
 Of a relation of `G` samples, `H` blocks, `I` inputs, `O` columns and `S` states the trace is `S`
 arrays `(G, H, I, O)`, `D` is `(G, H, O, S, S)`, drive and signal are `(G, H, O, S)`, the input is
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from etrace_algorithms.algebra import carry, contract, outer
+from etrace_algorithms.algebra import advance, contract, store
 
 #: Inputs and columns that one program of the kernel has in its registers; powers of two.
 TILE = 8, 64
@@ -61,6 +61,10 @@ class Sizes:
 SIZES = [Sizes(g, 64 + n, n) for g, n in ((16, 256), (64, 256), (64, 512), (256, 512))]
 SIZES += [Sizes(64, 576, 512, states=2), Sizes(64, 576, 512, dtype='bfloat16')]
 
+#: The same on a CPU: in its cache, and beyond.
+CPU_SIZES = [Sizes(g, 64 + n, n) for g, n in ((16, 256), (64, 256), (64, 512))]
+CPU_SIZES += [Sizes(g, 320, 256, states=2) for g in (16, 64)]
+
 
 def copied(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, Any]:
     """Read and write the trace, and nothing else: the bound."""
@@ -71,9 +75,26 @@ def copied(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, An
 
 def by_xla(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, Any]:
     """Let the trace go on, and contract it, as the step engine does."""
-    carried = zip(trace, carry(d, trace), outer(f, x), strict=True)
-    new = tuple((old + drive).astype(e.dtype) for e, old, drive in carried)
+    new = advance(trace, d, f[None], x[None])
     return new, contract(signal, new)
+
+
+def by_sample(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, Any]:
+    """Do the same sample by sample, while each is in the cache."""
+
+    def sample(g: Any, held: tuple) -> tuple:
+        trace, total = held
+        of = partial(jax.lax.dynamic_slice_in_dim, start_index=g, slice_size=1)
+        old = tuple(map(of, trace))
+        if len(old) > 1:  # a new state needs old ones, where one has been written over
+            old = tuple(map(store, old))
+        new = advance(old, of(d), of(f)[None], of(x)[None])
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=g, axis=0)
+        written = tuple(put(e, part) for e, part in zip(trace, new, strict=True))
+        return written, total + contract(of(signal), new)
+
+    zeros = jnp.zeros_like(jax.eval_shape(contract, signal, trace))
+    return jax.lax.fori_loop(0, len(signal), sample, (trace, zeros))
 
 
 def by_kernel(
@@ -136,6 +157,7 @@ def _tile(*refs: Any, states: int, batch: int, dtype: Any) -> None:
 WAYS: dict[str, Callable[..., tuple[Trace, Any]]] = {
     'copy': copied,
     'xla': by_xla,
+    'sample': by_sample,
     'kernel': by_kernel,
 }
 

@@ -33,6 +33,7 @@ from _suite import (
     smoke,
 )
 from _tables import bars, control, report, winners
+from _trace_pass import CPU_SIZES, Sizes
 
 
 def measure(
@@ -42,6 +43,7 @@ def measure(
     plan = {'quick': quick, 'full': full, 'smoke': smoke}[suite]()
     results: Results = {'suite': suite, 'rounds': rounds, 'with': OTHER, 'cases': []}
     results |= {'accounted': {}, 'resident': {}, 'planned': {}, 'first_call': {}, 'graph': {}}
+    results['passes'] = []
     with processes(pythons) as workers:
         machine = {**workers['etrace'].ask('hello'), 'cores': os.cpu_count()}
         results['machine'] = {**machine, 'load': [os.getloadavg()[0]]}
@@ -55,6 +57,10 @@ def measure(
             found = measure_case(workers, case, contenders, rounds)
             results['cases'].append({'case': dataclasses.asdict(case), 'contenders': found})
             done(f'{len(results["cases"])}/{len(plan)} {case.label}')
+        results['passes'] = passes(
+            workers['etrace'], SMOKE_PASSES if suite == 'smoke' else CPU_SIZES
+        )
+        done('what a step does to its trace')
         if suite == 'smoke':
             return results
         results['accounted'] = accounts(workers['etrace'])
@@ -73,6 +79,13 @@ def accounts(worker: Any) -> dict[str, Any]:
     """Ask for the memory of sequences of different lengths."""
     cases = {steps: dataclasses.replace(BASE, steps=steps) for steps in ACCOUNTED_STEPS}
     return {str(steps): account(worker, case, ACCOUNTED) for steps, case in cases.items()}
+
+
+def passes(worker: Any, found: list[Sizes]) -> list[dict[str, Any]]:
+    """Ask for what a single step does to its trace, alone."""
+    asked = [dataclasses.asdict(sizes) for sizes in found]
+    options = {'ways': ['copy', 'xla', 'sample'], 'steps': 64, 'rounds': 9}
+    return [{'sizes': a, 'found': worker.ask('trace_pass', sizes=a, **options)} for a in asked]
 
 
 def main() -> None:
@@ -113,6 +126,8 @@ def write(results: Results, folder: Path) -> None:
     (folder / 'engines.md').write_text(report(results))
     draw(results, folder / 'engines.svg')
 
+
+SMOKE_PASSES = [Sizes(2, 9, 5, states=2)]
 
 SUITES = {
     'quick': 'the base case, what the bars need, and one change of each size (the default)',

@@ -54,9 +54,8 @@ def measure(pythons: dict[str, str], rounds: int) -> Results:
         for sizes in SIZES if has_gpu else [Sizes(2, 9, 5, states=2)]:
             print(sizes.label, flush=True)
             asked = dataclasses.asdict(sizes)
-            found = workers['etrace'].ask(
-                'trace_pass', sizes=asked, steps=64 if has_gpu else 2, rounds=rounds
-            )
+            options = {'ways': ['copy', 'xla', 'kernel'], 'steps': 64 if has_gpu else 2}
+            found = workers['etrace'].ask('trace_pass', sizes=asked, rounds=rounds, **options)
             results['passes'].append({'sizes': asked, 'found': found})
     return results
 

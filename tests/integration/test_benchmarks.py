@@ -41,6 +41,8 @@ def test_smoke(tmp_path):
         assert min(figures['step_s']) > 0
         assert figures['bytes']['peak'] > 0
     check_gradients(found)
+    (alone,) = json.loads((tmp_path / 'engines.json').read_text())['passes']
+    assert {'copy', 'xla', 'sample'} < set(alone['found'])
     assert (tmp_path / 'engines.svg').read_text().startswith('<?xml')
     assert '## gru B=2 N=8 T=6' in (tmp_path / 'engines.md').read_text()
 
@@ -80,9 +82,10 @@ def trace_pass(tables):
 
 
 @pytest.mark.parametrize('sizes', PASSES)
-def test_the_kernel_does_what_the_step_engine_does(trace_pass, sizes):
+@pytest.mark.parametrize('way', ['kernel', 'sample'])
+def test_one_pass_does_what_the_step_engine_does(trace_pass, way, sizes):
     trace, facts = trace_pass.made_up(trace_pass.Sizes(**sizes))
-    ours = jax.tree.leaves(trace_pass.by_kernel(trace, *facts, interpret=True))
+    ours = jax.tree.leaves(trace_pass.way_of(way)(trace, *facts))
     theirs = jax.tree.leaves(trace_pass.by_xla(trace, *facts))
     for a, b in zip(ours, theirs, strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)

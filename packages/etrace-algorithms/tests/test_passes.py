@@ -31,6 +31,11 @@ from .window_models import LEARNERS, Residual, check_windows, inputs, outcome, r
 KEYS = jax.random.split(jax.random.key(0), 5)
 
 
+@pytest.fixture(autouse=True)
+def whatever_the_number_of_cores(monkeypatch):
+    monkeypatch.setattr(passes, '_CORES', 2**10)
+
+
 def normal(key, shape, dtype=jnp.float64):
     return jax.random.normal(KEYS[key], shape, dtype)
 
@@ -174,6 +179,15 @@ def test_windows_that_go_sample_by_sample(name, monkeypatch):
         learner, ZOO[name].xs[:5], step_fn=lambda x: measured.loss(learner(x)), chunks=(2, 5)
     )
     assert seen
+
+
+def test_many_cores_take_all_samples_at_once(monkeypatch):
+    monkeypatch.setattr(passes, '_LARGE', 0)
+    monkeypatch.setattr(passes, '_CORES', 4)
+    monkeypatch.setattr(passes.os, 'cpu_count', lambda: 8)
+    monkeypatch.setattr(passes, '_by_sample', lambda *args, **kw: pytest.fail('by sample'))
+    learner = ready(Residual())
+    check_windows(learner, inputs(4), step_fn=plainly(learner))
 
 
 def test_control_a_sample_that_is_forgotten_is_found(monkeypatch):

@@ -194,9 +194,10 @@ def test_parameters_may_be_called_as_the_parts_of_a_trace():
 
 def test_work_by_hand():
     plan = ea.memory_plan(SpikingChain(), inputs(SpikingChain), batch_size=5)
-    entries = 5 * 3 * 4 + 5 * 4 + 5 * 4
-    # D eps: nine products for every entry of three states; f x: three
-    assert plan['d_rtrl'].update_multiply_adds == (9 + 3) * entries
+    w, tau = 5 * 3 * 4, 5 * 4 + 5 * 4
+    # D eps: of nine products for the three states the synapse has two that are zero in every step;
+    # f x: the weight drives all, the time constant all but the synapse
+    assert plan['d_rtrl'].update_multiply_adds == 7 * (w + tau) + 3 * w + 2 * tau
     # decay of x; decay of D f and of f
     x, f = 5 * 3 + 5 + 5, 3 * 5 * 4
     assert plan['pp_prop'].update_multiply_adds == x + f * (9 + 3 + 3)

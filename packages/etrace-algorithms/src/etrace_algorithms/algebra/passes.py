@@ -1,5 +1,6 @@
 """Passes over a trace: what it becomes, and what is read off it on the way."""
 
+import os
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -17,6 +18,9 @@ __all__ = ['Pattern', 'advance', 'read_and_advance']
 
 #: Bytes of a trace that are too many to be passed over several times in a CPU's cache.
 _LARGE = 8 * 2**20
+
+#: XLA writes a sample on one core; so many cores are as fast with five passes over all samples.
+_CORES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +120,8 @@ def read_and_advance(
 ) -> tuple[Any, FullTrace]:
     r"""Return $\langle s, \varepsilon\rangle$ and $P\,\varepsilon + \sum_k f_k \otimes x_k$.
 
-    On a CPU a large trace goes sample by sample: each is read once and written once, in place.
+    On a CPU of few cores a large trace goes sample by sample: each is read once and written once,
+    in place.
 
     Args:
         trace: See `advance`, as all but the next.
@@ -131,7 +136,8 @@ def read_and_advance(
     """
     given = trace, signal, diagonal, f, x
     pattern = pattern or Pattern.full(len(trace))
-    if len(signal) == 1 or sum(e.size * e.dtype.itemsize for e in trace) < _LARGE:
+    small = len(signal) == 1 or sum(e.size * e.dtype.itemsize for e in trace) < _LARGE
+    if small or (os.cpu_count() or 1) > _CORES:
         return _at_once(*given, pattern=pattern)
     by_sample, at_once = (partial(run, pattern=pattern) for run in (_by_sample, _at_once))
     return jax.lax.platform_dependent(*given, cpu=by_sample, default=at_once)
