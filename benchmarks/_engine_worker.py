@@ -93,11 +93,14 @@ class Worker:
 
         traced = _trace_pass.Sizes(**sizes)
         found: dict[str, Any] = {'bytes': traced.bytes}
+        timed = {}
         for name in ways:
             try:
-                found[name] = _trace_pass.seconds_per_step(name, traced, steps, rounds)
+                timed[name] = _trace_pass.stopwatch(name, traced, steps)
             except Exception as reason:  # a kernel that does not compile is a finding, not an end
                 found[name] = f'{type(reason).__name__}: {str(reason)[:200]}'
+        turns = [{name: watch() for name, watch in timed.items()} for _ in range(rounds)]
+        found |= {name: [turn[name] for turn in turns] for name in timed}
         if not isinstance(found.get('kernel', ''), str):
             found['disagreement'] = _trace_pass.disagreement(traced)
         return found
