@@ -136,11 +136,10 @@ def passes(results: Results) -> str:
     rows = []
     for entry in results['passes']:
         sizes, found = entry['sizes'], entry['found']
-        states = f' S={sizes["states"]}' if sizes['states'] > 1 else ''
-        label = f'B={sizes["batch"]} {sizes["inputs"]}×{sizes["columns"]}{states}'
-        ratios = [min(found[way]) / min(found['copy']) for way in ('xla', 'sample')]
+        label = f'B={sizes["batch"]} {sizes["inputs"]}×{sizes["columns"]}'
+        ratios = [min(found[way]) / min(found['copy']) for way in ('update', 'xla', 'sample')]
         rows.append([label, f'{found["bytes"] / 1e6:.1f} MB', *map(number, ratios)])
-    return table(['time / copy', 'trace', 'two passes', 'sample by sample'], rows)
+    return table(['time / copy', 'trace', 'update alone', 'two passes', 'sample by sample'], rows)
 
 
 def first_calls(results: Results) -> str:

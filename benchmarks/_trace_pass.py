@@ -22,11 +22,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from etrace_algorithms.algebra import (
+    Pattern,
     advance,
     apply_diagonal,
     contract,
     outer_gradient,
-    store,
+    passes,
 )
 
 #: Inputs and columns that one program of the kernel has in its registers; powers of two.
@@ -74,8 +75,12 @@ CPU_SIZES = [Sizes(g, 64 + n, n) for g, n in ((16, 256), (64, 256), (128, 256), 
 def copied(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, Any]:
     """Read and write the trace, and nothing else: the bound."""
     sign = jnp.where(signal.ravel()[0] > 0, 1.0, -1.0)  # not known before, and no number grows
-    gradient = x[0, :, :, None] * f[0, :, None, :, 0]
-    return tuple((e * sign).astype(e.dtype) for e in trace), gradient
+    return tuple((e * sign).astype(e.dtype) for e in trace), _little(f, x)
+
+
+def _little(f: Any, x: Any) -> Any:
+    """Something in the place of a gradient."""
+    return x[0, :, :, None] * f[0, :, None, :, 0]
 
 
 def by_xla(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, Any]:
@@ -84,25 +89,16 @@ def by_xla(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, An
     return new, contract(signal, new)
 
 
+def updated(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, Any]:
+    """Let the trace go on, and do not contract it."""
+    return advance(trace, d, f[None], x[None]), _little(f, x)
+
+
 def by_sample(trace: Trace, d: Any, f: Any, x: Any, signal: Any) -> tuple[Trace, Any]:
-    """Do the same sample by sample: each old one is contracted, and written over while at hand."""
-    pulled = apply_diagonal(d, signal)
-
-    def sample(g: Any, held: tuple) -> tuple:
-        trace, total = held
-        of = partial(jax.lax.dynamic_slice_in_dim, start_index=g, slice_size=1)
-        old = tuple(map(of, trace))
-        if len(old) > 1:  # a new state needs old ones, where one has been written over
-            old = tuple(map(store, old))
-        total += contract(of(pulled), old)
-        new = advance(old, of(d), of(f)[None], of(x)[None], after=total.ravel()[0])
-        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=g, axis=0)
-        return tuple(put(e, part) for e, part in zip(trace, new, strict=True)), total
-
-    step = outer_gradient(signal, f, x)
-    zeros = jnp.zeros_like(jax.eval_shape(contract, pulled, trace))
-    trace, history = jax.lax.fori_loop(0, len(signal), sample, (trace, zeros))
-    return trace, history + step
+    """Do both sample by sample, as windows do: each old one is contracted, then written over."""
+    pulled, pattern = apply_diagonal(d, signal), Pattern.full(len(trace))
+    history, new = passes._by_sample(trace, pulled, d, f[None], x[None], pattern=pattern)
+    return new, history + outer_gradient(signal, f, x)
 
 
 def by_kernel(
@@ -164,6 +160,7 @@ def _tile(*refs: Any, states: int, batch: int, dtype: Any) -> None:
 
 WAYS: dict[str, Callable[..., tuple[Trace, Any]]] = {
     'copy': copied,
+    'update': updated,
     'xla': by_xla,
     'sample': by_sample,
     'kernel': by_kernel,

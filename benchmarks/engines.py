@@ -84,7 +84,7 @@ def accounts(worker: Any) -> dict[str, Any]:
 def passes(worker: Any, found: list[Sizes]) -> list[dict[str, Any]]:
     """Ask for what a single step does to its trace, alone."""
     asked = [dataclasses.asdict(sizes) for sizes in found]
-    options = {'ways': ['copy', 'xla', 'sample'], 'steps': 64, 'rounds': 9}
+    options = {'ways': ['copy', 'update', 'xla', 'sample'], 'steps': 64, 'rounds': 9}
     return [{'sizes': a, 'found': worker.ask('trace_pass', sizes=a, **options)} for a in asked]
 
 
@@ -127,7 +127,7 @@ def write(results: Results, folder: Path) -> None:
     draw(results, folder / 'engines.svg')
 
 
-SMOKE_PASSES = [Sizes(2, 9, 5, states=2)]
+SMOKE_PASSES = [Sizes(2, 9, 5)]
 
 SUITES = {
     'quick': 'the base case, what the bars need, and one change of each size (the default)',

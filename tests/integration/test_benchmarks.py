@@ -42,7 +42,7 @@ def test_smoke(tmp_path):
         assert figures['bytes']['peak'] > 0
     check_gradients(found)
     (alone,) = json.loads((tmp_path / 'engines.json').read_text())['passes']
-    assert {'copy', 'xla', 'sample'} < set(alone['found'])
+    assert {'copy', 'update', 'xla', 'sample'} < set(alone['found'])
     assert (tmp_path / 'engines.svg').read_text().startswith('<?xml')
     assert '## gru B=2 N=8 T=6' in (tmp_path / 'engines.md').read_text()
 

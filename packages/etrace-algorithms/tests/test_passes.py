@@ -1,6 +1,6 @@
 """Passes over a trace: sums over many samples, and windows that go sample by sample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import brainstate
 import jax
@@ -16,13 +16,12 @@ from etrace_algorithms import rules
 from etrace_algorithms.algebra import (
     Pattern,
     advance,
-    carry,
     contract,
     passes,
     read_and_advance,
 )
 from etrace_algorithms.rule import LearningRule
-from etrace_compiler import matmul
+from etrace_compiler import matmul, transition_pattern
 
 from . import measured
 from .test_windows import ZOO, plainly
@@ -68,7 +67,8 @@ def test_a_contraction_of_many_samples_has_the_wider_dtype():
 def literal(trace, signal, diagonal, f, x):
     """What `read_and_advance` says."""
     read = jnp.einsum('ghos,sghio->hio', signal, jnp.stack(trace))
-    new = jnp.einsum('kghos,kghi->sghio', f, x) + jnp.stack(carry(diagonal, trace))
+    new = jnp.einsum('kghos,kghi->sghio', f, x)
+    new += jnp.einsum('ghort,tghio->rghio', diagonal, jnp.stack(trace))
     return read, tuple(new)
 
 
@@ -245,6 +245,24 @@ def test_how_many_arrays_of_the_trace_single_steps_copy(model, copies):
     )
     largest = max(e.nbytes for e in jax.tree.leaves(learner.etrace.value))
     assert copies <= found.temporary / largest < copies + 0.5
+
+
+@pytest.mark.parametrize('as_compiled', [False, True])
+def test_values_that_a_rule_puts_into_d_count_unless_it_says_that_there_are_none(as_compiled):
+    x = jnp.ones((2, 60), jnp.float32)
+    learner = ea.compile(Neurons(), 'd_rtrl', x, batch_size=2)
+    graph, states = learner.graph, learner.executor.state_values()
+    lin = learner.executor.lineariser((x,), states)[2]
+    trace = jax.tree.map(jnp.ones_like, rules.zero_traces(graph))
+    found = rules.advance_traces(
+        trace, replace(lin, D=tuple(d + 1 for d in lin.D)), as_compiled=as_compiled
+    )
+    plain = rules.advance_traces(trace, lin)
+    (group,) = graph.hidden_groups
+    many = transition_pattern(graph, group).sum(1) if as_compiled else [2, 2]
+    ((new,), (old,)) = found['w'], plain['w']
+    for a, b, entries in zip(new, old, many, strict=True):
+        np.testing.assert_allclose(a - b, float(entries), rtol=1e-6)
 
 
 # ---------------------------------------------------------------- a last window

@@ -126,7 +126,8 @@ def test_trace_algebra_is_its_einsum(sizes, seed):
     diagonal = rng.normal(size=(g, h, o, s, s))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
     close(algebra.outer(f, x), np.einsum('ghos,ghi->sghio', f, x))
-    close(algebra.carry(diagonal, tuple(trace)), np.einsum('ghort,tghio->rghio', diagonal, trace))
+    new = np.einsum('ghort,tghio->rghio', diagonal, trace) + np.einsum('ghos,ghi->sghio', f, x)
+    close(algebra.advance(tuple(trace), diagonal, f[None], x[None]), new)
     close(algebra.carry_drive(diagonal, f), np.einsum('ghort,ghot->ghor', diagonal, f))
     close(algebra.contract(signal, tuple(trace)), np.einsum('ghos,sghio->hio', signal, trace))
     close(algebra.outer_gradient(signal, f, x), np.einsum('ghos,ghos,ghi->hio', signal, f, x))

@@ -15,7 +15,6 @@ from etrace_algorithms.algebra.active import (
 )
 from etrace_algorithms.algebra.block import (
     apply_diagonal,
-    carry,
     carry_drive,
     column_gradient,
     contract,
@@ -36,7 +35,6 @@ __all__ = [
     'add_products',
     'advance',
     'apply_diagonal',
-    'carry',
     'carry_drive',
     'column_gradient',
     'contract',

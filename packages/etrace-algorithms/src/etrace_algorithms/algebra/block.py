@@ -20,7 +20,6 @@ from etrace_compiler import SparseInput
 
 __all__ = [
     'apply_diagonal',
-    'carry',
     'carry_drive',
     'column_gradient',
     'contract',
@@ -64,22 +63,6 @@ def outer(f: Any, x: Any, substeps: int = 1) -> FullTrace:
         return tuple(mixed_einsum('kgho,kghi->ghio', f[..., s], x) for s in range(f.shape[-1]))
     x = store(x)
     return tuple(store(f[..., s])[:, :, None] * x[:, :, :, None] for s in range(f.shape[-1]))
-
-
-def carry(diagonal: Any, trace: FullTrace) -> FullTrace:
-    r"""Carry a trace over one step: $D\,\varepsilon$ at every position.
-
-    Args:
-        diagonal: `(G, H, O, S, S)`.
-        trace: `S` arrays `(G, H, I, O)`.
-
-    Returns:
-        The same shapes as `trace`.
-    """
-    size = range(len(trace))
-    return tuple(
-        reduce(add, (store(diagonal[..., s, r])[:, :, None] * trace[r] for r in size)) for s in size
-    )
 
 
 def carry_drive(diagonal: Any, f: Any) -> Any:

@@ -93,6 +93,8 @@ def advance(
 def _advance_state(
     s: int, trace: FullTrace, diagonal: Any, f: Any, x: Any, pattern: Pattern, after: Any
 ) -> Any:
+    # stored as a row and once more by entry: otherwise XLA computes it again for each element
+    # where it writes into a slice
     row = _after(after, diagonal[..., s, :])
     terms = [store(row[..., r])[:, :, None] * trace[r] for r in np.flatnonzero(pattern.carries[s])]
     if pattern.drives[s]:
